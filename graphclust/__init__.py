@@ -1,0 +1,76 @@
+"""Deep clustering of images, feature vectors and attributed graphs over an explicit sample graph.
+
+The names below are imported when they are first used (PEP 562), so that ``import graphclust`` and ``graphclust --help``
+do not wait for torch.
+
+Examples
+--------
+>>> import graphclust
+>>> from sklearn.datasets import load_digits
+>>> x = load_digits().data / 16
+>>> model = graphclust.VGDCN(n_clusters=10, random_state=0)
+>>> labels = model.fit_predict(x)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from graphclust import datasets, graph, methods, metrics, nn, report, training
+    from graphclust.graph import (
+        FaissNeighbors,
+        NeighborSampler,
+        NeighborSearch,
+        SampleGraph,
+        neighbor_loader,
+    )
+    from graphclust.methods import VGDCN, load
+
+_ROOMS = ("graph", "nn", "training", "methods", "metrics", "datasets", "report")
+
+# name -> the module that defines it
+_EXPORTS = {
+    "VGDCN": "graphclust.methods",
+    "load": "graphclust.methods",
+    "SampleGraph": "graphclust.graph",
+    "NeighborSearch": "graphclust.graph",
+    "FaissNeighbors": "graphclust.graph",
+    "NeighborSampler": "graphclust.graph",
+    "neighbor_loader": "graphclust.graph",
+}
+
+__all__ = [
+    "VGDCN",
+    "load",
+    "SampleGraph",
+    "NeighborSearch",
+    "FaissNeighbors",
+    "NeighborSampler",
+    "neighbor_loader",
+    "graph",
+    "nn",
+    "training",
+    "methods",
+    "metrics",
+    "datasets",
+    "report",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name in _EXPORTS:
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value  # the next access does not come here any more
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

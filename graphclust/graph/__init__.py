@@ -1,0 +1,21 @@
+"""The sample graph: search neighbours, weigh edges, store, sample, extend."""
+
+from graphclust.graph.kernels import neighbor_weights, symmetrize_edges
+from graphclust.graph.sample_graph import SampleGraph
+from graphclust.graph.search import NeighborSearch
+from graphclust.graph.summary import GraphSummary
+from graphclust.graph.transforms import FaissNeighbors, KNNSampleGraph
+
+__all__ = [
+    "FaissNeighbors",
+    "GraphSummary",
+    "KNNSampleGraph",
+    "NeighborSampler",
+    "NeighborSearch",
+    "SampleGraph",
+    "neighbor_loader",
+    "neighbor_weights",
+    "symmetrize_edges",
+]
+
+from graphclust.graph.sampling import NeighborSampler, neighbor_loader

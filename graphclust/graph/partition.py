@@ -1,0 +1,141 @@
+"""Partitions of the sample graph: parts of clusters are merged where most edges run between them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+_UNLINKED = 1e-12
+
+
+class MergeTree(NamedTuple):
+    """Result of `merge_parts`.
+
+    Attributes
+    ----------
+    labels : Tensor [N], int64
+        Cluster of each sample, 0 ... n_clusters - 1, the largest cluster first.
+    linkage : ndarray [P - 1, 4]
+        Merges of the P parts in scipy's format, up to the root: two nodes, height, number of samples. The height is
+        ``-log`` of the mean edge weight between the two, so that it grows.
+    part_labels : ndarray [P]
+        Cluster of each part.
+    """
+
+    labels: Tensor
+    linkage: np.ndarray
+    part_labels: np.ndarray
+
+
+def part_weights(graph: Data, parts: Tensor, n_parts: int) -> np.ndarray:
+    """Sum of the edge weights from each part to each other, [P, P], symmetric."""
+    assert graph.edge_index is not None
+    source, target = graph.edge_index
+    flat = (parts[source] * n_parts + parts[target]).cpu().numpy()
+    weight = graph.edge_weight.double().cpu().numpy()
+    total = np.bincount(flat, weights=weight, minlength=n_parts * n_parts).reshape(n_parts, n_parts)
+    return (total + total.T) / 2
+
+
+def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor | None = None) -> MergeTree:
+    """Average linkage on the graph: merge the two parts with the largest mean edge weight, until K are left.
+
+    The similarity of parts a and b is ``W_ab / (n_a n_b)``, the weight of all edges between them over the number of
+    pairs of samples: UPGMA (Sokal & Michener 1958) with the sample graph's weight as similarity and 0 for pairs
+    without an edge. A thin bridge between two dense clusters counts for little, because it is shared by all pairs.
+
+    Parameters
+    ----------
+    graph : Data
+        With edge_index and edge_weight.
+    parts : Tensor [N], int64
+        Part of each sample, 0 ... P - 1: an over-segmentation such as k-means with many centres.
+    n_clusters : int
+        K, from 1 to P.
+    positions : Tensor [N, d], optional
+        Codes of the samples. Where no edge joins any two parts (a graph of more than K components), those with the
+        nearest means are merged; without positions, the two smallest.
+
+    Returns
+    -------
+    MergeTree
+    """
+    parts = torch.unique(parts.cpu(), return_inverse=True)[1]
+    n_parts = int(parts.max()) + 1
+    if not 1 <= n_clusters <= n_parts:
+        raise ValueError(f"n_clusters is {n_clusters}, it must lie between 1 and the number of parts, {n_parts}")
+    between = part_weights(graph, parts, n_parts)
+    size = np.bincount(parts.numpy(), minlength=n_parts).astype(float)
+    means = None
+    if positions is not None:
+        means = np.zeros((n_parts, positions.shape[1]))
+        np.add.at(means, parts.numpy(), positions.double().cpu().numpy())
+        means /= size[:, None]
+    similarity = between / np.outer(size, size)
+    np.fill_diagonal(similarity, -np.inf)
+    best = similarity.argmax(axis=1)
+    alive = np.ones(n_parts, dtype=bool)
+    node = np.arange(n_parts)  # scipy's number of the cluster that lives in each slot
+    slot_of_part = np.arange(n_parts)
+    linkage = np.zeros((n_parts - 1, 4))
+    part_labels = slot_of_part.copy()
+    height = -np.inf
+    for step in range(n_parts - 1):
+        if n_parts - step == n_clusters:
+            part_labels = slot_of_part.copy()
+        top = np.where(alive, similarity[np.arange(n_parts), best], -np.inf)
+        i = int(top.argmax())
+        j = int(best[i])
+        value = similarity[i, j]
+        if value <= 0:
+            i, j = _unlinked_pair(alive, size, means)
+            value = 0.0
+        height = max(height, -np.log(max(value, _UNLINKED)))
+        linkage[step] = (*sorted((node[i], node[j])), height, size[i] + size[j])
+        if means is not None:
+            means[i] = (size[i] * means[i] + size[j] * means[j]) / (size[i] + size[j])
+        size[i] += size[j]
+        alive[j] = False
+        between[i] += between[j]
+        between[:, i] += between[:, j]
+        slot_of_part[slot_of_part == j] = i
+        node[i] = n_parts + step
+        row = np.where(alive, between[i] / (size[i] * size), -np.inf)
+        row[i] = -np.inf
+        similarity[i], similarity[:, i] = row, row
+        similarity[j], similarity[:, j] = -np.inf, -np.inf
+        best[i] = int(row.argmax())
+        # Only rows whose best partner was touched, or that now prefer the merged cluster, can change.
+        better = row > similarity[np.arange(n_parts), best]
+        best[better] = i
+        for k in np.flatnonzero(alive & ((best == i) | (best == j))):
+            best[k] = int(similarity[k].argmax())
+    if n_clusters == 1:
+        part_labels = np.zeros(n_parts, dtype=int)
+    _, part_labels = np.unique(part_labels, return_inverse=True)
+    # A label should not depend on the order of the parts: the largest cluster is 0.
+    counts = np.bincount(part_labels[parts.numpy()], minlength=n_clusters)
+    rank = np.empty(n_clusters, dtype=int)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(n_clusters)
+    part_labels = rank[part_labels]
+    # Heights start at 0, as a dendrogram expects.
+    linkage[:, 2] -= min(0.0, float(linkage[:, 2].min())) if len(linkage) else 0.0
+    return MergeTree(torch.from_numpy(part_labels[parts.numpy()]), linkage, part_labels)
+
+
+def _unlinked_pair(alive: np.ndarray, size: np.ndarray, means: np.ndarray | None) -> tuple[int, int]:
+    """Two clusters to merge when no edge joins any: the nearest means, else the smallest."""
+    slots = np.flatnonzero(alive)
+    if means is None:
+        first, second = slots[np.argsort(size[slots], kind="stable")[:2]]
+    else:
+        m = means[slots]
+        distance = ((m[:, None] - m[None]) ** 2).sum(axis=2)
+        np.fill_diagonal(distance, np.inf)
+        a, b = np.unravel_index(distance.argmin(), distance.shape)
+        first, second = slots[a], slots[b]
+    return int(first), int(second)

@@ -1,0 +1,486 @@
+r"""How good a clustering is: against known classes, and without any.
+
+With classes: :func:`clustering_accuracy`, :func:`normalized_mutual_info`, :func:`adjusted_rand`,
+:func:`macro_f1`, :func:`purity`, and :func:`evaluate` for all of them. They read the contingency table
+:math:`n_{kc} = |\{i : y_i = c, \hat y_i = k\}|` in sparse form, so 10,000 clusters of a million samples
+need some megabytes and not the 800 MB of the dense table.
+
+Without classes: :func:`modularity` and :func:`conductance` on a graph, :func:`silhouette` on features, and
+:func:`agreement` between several runs.
+
+Labels are lists, arrays or tensors of anything hashable (numbers, strings, tuples); only which samples
+share a label counts, so the noise label -1 of density methods is a cluster like any other: all noise
+together is one cluster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from graphclust._labels import as_array, encode_labels
+
+__all__ = [
+    "adjusted_rand",
+    "agreement",
+    "clustering_accuracy",
+    "conductance",
+    "evaluate",
+    "macro_f1",
+    "match_labels",
+    "modularity",
+    "normalized_mutual_info",
+    "purity",
+    "silhouette",
+]
+
+
+# -- with classes --------------------------------------------------------------------------------------------
+
+
+def clustering_accuracy(y_true: Any, y_pred: Any) -> float:
+    r"""Share of samples in the right cluster, under the best one-to-one matching of clusters and classes.
+
+    .. math:: \mathrm{ACC} = \frac{1}{N} \max_{\pi} \sum_k n_{k, \pi(k)}
+
+    where :math:`\pi` runs over the one-to-one matchings (Hungarian method; Kuhn 1955). The numbers of
+    clusters and of classes may differ: what is left without a partner counts as wrong. This is the ACC of
+    the deep-clustering papers; :func:`purity`, which several programs print under the same name, is never
+    lower.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (N,)
+        Classes and clusters, any hashable labels. -1 (noise) is a cluster of its own.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, there are no samples, or a label is NaN or None.
+    """
+    return _Table(y_true, y_pred).accuracy()
+
+
+def match_labels(y_true: Any, y_pred: Any) -> dict[Any, Any]:
+    """The class that belongs to each cluster under the best one-to-one matching.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (N,)
+        Classes and clusters, any hashable labels.
+
+    Returns
+    -------
+    dict
+        From cluster label to class label. It has min(number of clusters, number of classes) entries: a
+        cluster left without a class is not in it. Pairs that share no sample are filled up in sorted order.
+    """
+    table = _Table(y_true, y_pred)
+    rows, cols = table.matching()
+    # A partner that shares no sample adds nothing, but a picture or a relabelling needs one nevertheless.
+    free_rows = np.setdiff1d(np.arange(len(table.clusters)), rows)
+    free_cols = np.setdiff1d(np.arange(len(table.classes)), cols)
+    n_extra = min(len(free_rows), len(free_cols))
+    pairs = zip(
+        np.concatenate([rows, free_rows[:n_extra]]), np.concatenate([cols, free_cols[:n_extra]]), strict=True
+    )
+    return {table.clusters[k]: table.classes[c] for k, c in sorted(pairs)}
+
+
+def normalized_mutual_info(y_true: Any, y_pred: Any) -> float:
+    r"""Mutual information over the mean of the two entropies, in [0, 1].
+
+    Computed by scikit-learn. Parameters and errors as :func:`clustering_accuracy`.
+    """
+    return _Table(y_true, y_pred).nmi()
+
+
+def adjusted_rand(y_true: Any, y_pred: Any) -> float:
+    """Rand index corrected for chance (Hubert and Arabie 1985): 1 is perfect, 0 is what random labels reach.
+
+    Computed by scikit-learn. Parameters and errors as :func:`clustering_accuracy`.
+
+    Returns
+    -------
+    float
+        In [-0.5, 1].
+    """
+    return _Table(y_true, y_pred).ari()
+
+
+def macro_f1(y_true: Any, y_pred: Any) -> float:
+    r"""Unweighted mean over the classes of F1, after the one-to-one matching of :func:`clustering_accuracy`.
+
+    .. math:: \mathrm{F1}_c = \frac{2\, n_{\pi^{-1}(c), c}}{n_{\pi^{-1}(c), \cdot} + n_{\cdot, c}}
+
+    A class without a cluster has F1 = 0. A rare class counts as much as a frequent one, so a method that
+    swallows rare classes does worse here than by accuracy. Parameters and errors as
+    :func:`clustering_accuracy`.
+    """
+    return _Table(y_true, y_pred).f1()
+
+
+def purity(y_true: Any, y_pred: Any) -> float:
+    r"""Share of samples that belong to the most frequent class of their cluster.
+
+    .. math:: \frac{1}{N} \sum_k \max_c n_{kc}
+
+    It flatters: two clusters may claim the same class, so it never falls as clusters are split and is 1
+    when each sample is its own cluster. Compare it only between results with the same number of clusters,
+    and do not report it as accuracy. Parameters and errors as :func:`clustering_accuracy`.
+    """
+    return _Table(y_true, y_pred).purity()
+
+
+def evaluate(y_true: Any, y_pred: Any) -> dict[str, float]:
+    """All scores against known classes at once.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of shape (N,)
+        Classes and clusters, any hashable labels. -1 (noise) is a cluster of its own.
+
+    Returns
+    -------
+    dict
+        ``{"ACC", "NMI", "ARI", "F1", "purity"}``: see :func:`clustering_accuracy`,
+        :func:`normalized_mutual_info`, :func:`adjusted_rand`, :func:`macro_f1`, :func:`purity`.
+
+    Examples
+    --------
+    >>> evaluate([0, 0, 1, 1], ["b", "b", "a", "b"])["ACC"]
+    0.75
+    """
+    table = _Table(y_true, y_pred)
+    return {
+        "ACC": table.accuracy(),
+        "NMI": table.nmi(),
+        "ARI": table.ari(),
+        "F1": table.f1(),
+        "purity": table.purity(),
+    }
+
+
+class _Table:
+    """Sparse contingency table of clusters (rows) and classes (columns), and what is read from it."""
+
+    def __init__(self, y_true: Any, y_pred: Any) -> None:
+        self.true_codes, self.classes = encode_labels(y_true, "y_true")
+        self.pred_codes, self.clusters = encode_labels(y_pred, "y_pred")
+        if len(self.true_codes) != len(self.pred_codes):
+            raise ValueError(
+                f"y_true has {len(self.true_codes)} labels and y_pred has {len(self.pred_codes)}: "
+                "give one of each per sample, in the same order"
+            )
+        ones = np.ones(len(self.true_codes), dtype=np.int64)
+        shape = (len(self.clusters), len(self.classes))
+        # The conversion to CSR adds up the entries of one cell.
+        self.counts = sp.coo_array((ones, (self.pred_codes, self.true_codes)), shape=shape).tocsr()
+        self.cluster_sizes = np.bincount(self.pred_codes, minlength=shape[0])
+        self.class_sizes = np.bincount(self.true_codes, minlength=shape[1])
+        self._matching: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def n_samples(self) -> int:
+        return len(self.true_codes)
+
+    def matching(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the best matching; pairs without a common sample are left out."""
+        if self._matching is None:
+            n_clusters, n_classes = self.counts.shape
+            # The sparse solver wants every row matched. Each cluster therefore gets a private column that
+            # stands for "no class"; all weights are raised by one, because a stored weight of zero would
+            # count as no edge, and since each row is matched exactly once that shifts all matchings alike.
+            gain = self.counts.astype(np.float64)
+            gain.data += 1.0
+            padded = sp.hstack([gain, sp.csr_array(sp.eye(n_clusters))], format="csr")
+            rows, cols = min_weight_full_bipartite_matching(padded, maximize=True)
+            real = cols < n_classes
+            self._matching = rows[real], cols[real]
+        return self._matching
+
+    def matched_counts(self) -> np.ndarray:
+        rows, cols = self.matching()
+        return np.asarray(self.counts[rows, cols]).ravel()
+
+    def accuracy(self) -> float:
+        return float(self.matched_counts().sum() / self.n_samples)
+
+    def f1(self) -> float:
+        rows, cols = self.matching()
+        scores = 2.0 * self.matched_counts() / (self.cluster_sizes[rows] + self.class_sizes[cols])
+        return float(scores.sum() / len(self.classes))
+
+    def purity(self) -> float:
+        return float(self.counts.max(axis=1).toarray().sum() / self.n_samples)
+
+    def nmi(self) -> float:
+        from sklearn.metrics import normalized_mutual_info_score
+
+        return float(normalized_mutual_info_score(self.true_codes, self.pred_codes))
+
+    def ari(self) -> float:
+        from sklearn.metrics import adjusted_rand_score
+
+        return float(adjusted_rand_score(self.true_codes, self.pred_codes))
+
+
+# -- without classes: on a graph -----------------------------------------------------------------------------
+
+
+def modularity(
+    graph_or_edge_index: Any, labels: Any, edge_weight: Any = None, *, resolution: float = 1.0
+) -> float:
+    r"""Weight of the edges inside clusters, less what a random graph of the same degrees would have there.
+
+    .. math:: Q = \sum_k \left[ \frac{w_{kk}}{2m} - \gamma \left( \frac{d_k}{2m} \right)^2 \right]
+
+    with :math:`w_{kk}` the weight inside cluster k, :math:`d_k` its summed degree, :math:`2m` the sum of
+    all degrees and :math:`\gamma` the resolution (Newman 2004; Reichardt and Bornholdt 2006). The graph is
+    read as undirected, :math:`(W + W^T) / 2`, so an edge list that names each edge once and one that names
+    both directions give the same.
+
+    Parameters
+    ----------
+    graph_or_edge_index : Data or array-like of shape (2, E)
+        A PyG graph (its ``edge_weight`` is used if it has one), or the edges.
+    labels : array-like of shape (N,)
+        Cluster of each node, any hashable labels.
+    edge_weight : array-like of shape (E,), optional
+        Non-negative weights; takes precedence over those of the graph. Default: 1 for each edge.
+    resolution : float
+        Positive; above 1 it favours more and smaller clusters.
+
+    Returns
+    -------
+    float
+        At most 1; 0 for one cluster that holds everything (at resolution 1).
+
+    Raises
+    ------
+    ValueError
+        If there are no edges, an edge names a node without a label, or a weight is negative or not finite.
+
+    Notes
+    -----
+    Time and memory are O(E). A self-loop counts as one entry of W, as in PyG's edge lists.
+    """
+    if not (math.isfinite(resolution) and resolution > 0):
+        raise ValueError(f"resolution is {resolution!r}: give a positive number (1 is the usual modularity)")
+    inside, volume = _cluster_weights(graph_or_edge_index, labels, edge_weight)
+    total = volume.sum()
+    return float(inside.sum() / total - resolution * np.square(volume / total).sum())
+
+
+def conductance(
+    graph_or_edge_index: Any, labels: Any, edge_weight: Any = None, *, per_cluster: bool = False
+) -> float | np.ndarray:
+    r"""Share of a cluster's edge weight that leaves it: the mean over the clusters. Lower is better.
+
+    .. math:: \phi_k = \frac{\mathrm{cut}(k, \bar k)}{\min(\mathrm{vol}(k), \mathrm{vol}(\bar k))}
+
+    with vol the summed degrees and :math:`\bar k` all other nodes. The graph is read as undirected, see
+    :func:`modularity`.
+
+    Parameters
+    ----------
+    graph_or_edge_index, labels, edge_weight
+        As in :func:`modularity`.
+    per_cluster : bool
+        Return one value per cluster instead of the mean, in the sorted order of the labels (labels that
+        cannot be sorted: in the order of appearance).
+
+    Returns
+    -------
+    float or ndarray of shape (K,)
+        In [0, 1]. A cluster that holds all edges has 0 (nothing is cut); a cluster without any edge has NaN
+        and is left out of the mean, because isolated nodes would otherwise pass for perfect clusters.
+
+    Raises
+    ------
+    ValueError
+        As :func:`modularity`.
+    """
+    inside, volume = _cluster_weights(graph_or_edge_index, labels, edge_weight)
+    cut = np.maximum(volume - inside, 0.0)
+    smaller_side = np.minimum(volume, volume.sum() - volume)
+    values = np.full(len(volume), np.nan)
+    values[volume > 0] = 0.0
+    np.divide(cut, smaller_side, out=values, where=(smaller_side > 0) & (volume > 0))
+    return values if per_cluster else float(np.nanmean(values))
+
+
+def _cluster_weights(
+    graph_or_edge_index: Any, labels: Any, edge_weight: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weight inside each cluster (both directions) and its summed degree, for (W + W^T) / 2."""
+    codes, clusters = encode_labels(labels, "labels")
+    edge_index: Any = graph_or_edge_index
+    if hasattr(graph_or_edge_index, "edge_index"):
+        edge_index = graph_or_edge_index.edge_index
+        n_nodes = getattr(graph_or_edge_index, "num_nodes", None)
+        if n_nodes is not None and n_nodes != len(codes):
+            raise ValueError(
+                f"the graph has {n_nodes} nodes and labels has {len(codes)} entries: give one per node"
+            )
+        if edge_weight is None:
+            edge_weight = getattr(graph_or_edge_index, "edge_weight", None)
+    edges = as_array(edge_index)
+    if edges.ndim != 2 or edges.shape[0] != 2:
+        raise ValueError(
+            f"edge_index has shape {edges.shape}: it must be (2, E), row 0 sources and row 1 targets"
+        )
+    if edges.shape[1] == 0:
+        raise ValueError(
+            "the graph has no edges, so no graph score is defined: build it with n_neighbors >= 1"
+        )
+    if not np.issubdtype(edges.dtype, np.integer):
+        raise ValueError(f"edge_index is of type {edges.dtype}: node numbers must be integers")
+    if edges.min() < 0 or edges.max() >= len(codes):
+        raise ValueError(
+            f"edge_index names nodes {edges.min()} to {edges.max()}, but labels has {len(codes)} entries: "
+            "give one label per node"
+        )
+    if edge_weight is None:
+        weight = np.ones(edges.shape[1])
+    else:
+        weight = as_array(edge_weight).astype(np.float64, copy=False).ravel()
+        if len(weight) != edges.shape[1]:
+            raise ValueError(
+                f"edge_weight has {len(weight)} entries and edge_index has {edges.shape[1]} edges: "
+                "give one per edge"
+            )
+        if not np.isfinite(weight).all() or weight.min() < 0:
+            raise ValueError("edge_weight has negative or non-finite entries: weights are similarities, >= 0")
+        if weight.sum() == 0:
+            raise ValueError(
+                "all edge weights are 0, so no graph score is defined: widen the kernel's bandwidth"
+            )
+    source, target = codes[edges[0]], codes[edges[1]]
+    n_clusters = len(clusters)
+    same = source == target
+    inside = np.bincount(source[same], weights=weight[same], minlength=n_clusters)
+    volume = np.bincount(source, weights=weight, minlength=n_clusters)
+    volume += np.bincount(target, weights=weight, minlength=n_clusters)
+    return inside, volume / 2.0
+
+
+# -- without classes: on features, and between runs ----------------------------------------------------------
+
+
+def silhouette(
+    x: Any, labels: Any, sample_size: int | None = 5000, random_state: int = 0, *, metric: str = "euclidean"
+) -> float:
+    r"""Mean silhouette (Rousseeuw 1987), :math:`(b_i - a_i) / \max(a_i, b_i)`, on a stratified sample.
+
+    :math:`a_i` is the mean distance to the sample's own cluster and :math:`b_i` to the nearest other one.
+    All pairs would be O(N^2), so a sample is drawn from each cluster in proportion to its size, but never
+    so few that a rare cluster drops out; the mean weighs each drawn sample by how many it stands for.
+
+    Parameters
+    ----------
+    x : array-like of shape (N, d)
+        Features or embedding. Rows are read only where drawn, so a memory map is not loaded as a whole.
+    labels : array-like of shape (N,)
+        Clusters, any hashable labels. -1 (noise) is a cluster of its own; leave such samples out if you do
+        not want it.
+    sample_size : int or None
+        About how many samples are drawn (at least 2 per cluster, so more when there are many clusters);
+        None: all.
+    random_state : int
+        Seed of the draw.
+    metric : str
+        Any metric of ``sklearn.metrics.silhouette_samples``.
+
+    Returns
+    -------
+    float
+        In [-1, 1].
+
+    Raises
+    ------
+    ValueError
+        For fewer than two clusters, as many clusters as samples, non-finite features, or differing lengths.
+    """
+    from sklearn.metrics import silhouette_samples
+
+    codes, clusters = encode_labels(labels, "labels")
+    features = as_array(x)
+    if features.ndim != 2:
+        raise ValueError(
+            f"x has shape {features.shape}: it must be (N, d); flatten with x.reshape(len(x), -1)"
+        )
+    if len(features) != len(codes):
+        raise ValueError(
+            f"x has {len(features)} rows and labels has {len(codes)} entries: give one per sample"
+        )
+    if sample_size is not None and sample_size < 2:
+        raise ValueError(f"sample_size is {sample_size}: give at least 2, or None for all samples")
+    if len(clusters) < 2:
+        raise ValueError(
+            "silhouette needs at least 2 clusters, and labels has 1: ask the method for more clusters, "
+            "or score a single cluster by modularity"
+        )
+    if len(clusters) == len(codes):
+        raise ValueError(
+            f"each of the {len(codes)} samples is its own cluster: ask the method for fewer clusters"
+        )
+    sizes = np.bincount(codes)
+    chosen = _stratified(codes, sizes, sample_size, random_state)
+    drawn_codes = codes[chosen]
+    drawn_x = np.asarray(features[chosen], dtype=np.float32)
+    if not np.isfinite(drawn_x).all():
+        raise ValueError("x has NaN or infinite values: drop or impute those samples first")
+    values = silhouette_samples(drawn_x, drawn_codes, metric=metric)
+    drawn_sizes = np.bincount(drawn_codes, minlength=len(sizes))
+    return float(np.average(values, weights=(sizes / drawn_sizes)[drawn_codes]))
+
+
+def _stratified(
+    codes: np.ndarray, sizes: np.ndarray, sample_size: int | None, random_state: int
+) -> np.ndarray:
+    """Sorted positions of a draw from every cluster, proportional to size with a floor."""
+    if sample_size is None or sample_size >= len(codes):
+        return np.arange(len(codes))
+    # Up to half of the budget keeps rare clusters in; two is the least that has a distance inside the
+    # cluster.
+    floor = max(2, min(10, sample_size // (2 * len(sizes))))
+    wanted = np.maximum(floor, np.rint(sizes * (sample_size / len(codes)))).astype(np.int64)
+    order = np.random.default_rng(random_state).permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    rank_in_cluster = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[rank_in_cluster < np.repeat(wanted, sizes)])
+
+
+def agreement(labelings: Sequence[Any]) -> float:
+    """How much several clusterings of the same samples agree: the mean :func:`adjusted_rand` over all pairs.
+
+    Run a method with several seeds and give the labels of each run: near 1, the result does not hang on the
+    seed. It needs no classes, so it may be used to choose a parameter.
+
+    Parameters
+    ----------
+    labelings : sequence of array-like of shape (N,)
+        At least two labellings.
+
+    Returns
+    -------
+    float
+        In [-0.5, 1].
+    """
+    if len(labelings) < 2:
+        raise ValueError(
+            f"agreement compares runs, and {len(labelings)} was given: give at least 2 labellings"
+        )
+    return float(np.mean([adjusted_rand(a, b) for a, b in combinations(labelings, 2)]))

@@ -1,0 +1,198 @@
+"""The graph as a layer sees it: edges, their weights, and fast sparse products with both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_remaining_self_loops, scatter
+
+
+class _SparseMatmul(torch.autograd.Function):
+    """``out_i = sum_j w_ij x_j`` with gradients for the weights and the features, both by sparse kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+        ctx.adjacency = adjacency
+        ctx.save_for_backward(weight, x)
+        return adjacency.csr(weight) @ x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weight, x = ctx.saved_tensors
+        (gradient,) = gradients
+        gradient = gradient.contiguous()
+        adjacency: Adjacency = ctx.adjacency
+        grad_weight = grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_x = adjacency.transposed_csr(weight) @ gradient
+        if ctx.needs_input_grad[0]:
+            # d/dw_ij = <g_i, x_j>, evaluated at the edges alone.
+            pattern = adjacency.csr(torch.zeros_like(weight))
+            product = torch.sparse.sampled_addmm(pattern, gradient, x.t().contiguous())
+            grad_weight = product.values()[adjacency.inverse_order]
+        return grad_weight, grad_x, None
+
+
+class Adjacency:
+    """Edges j -> i of a graph or of a sampled part of it, with the weights that convolutions need.
+
+    Parameters
+    ----------
+    edge_index : Tensor [2, E]
+        Row 0 sources j, row 1 targets i (PyG's flow "source_to_target"), no self loops.
+    edge_weight : Tensor [E]
+        Weights of the sample graph.
+    propagation_weight : Tensor [E]
+        Entries of the normalised propagation matrix at the edges, from the *whole* graph's degrees.
+    self_weight : Tensor [N]
+        Its diagonal.
+    constant : bool, default=False
+        True when the same object serves every step (a full batch): what depends on the input features alone is then
+        computed once.
+    """
+
+    def __init__(
+        self,
+        edge_index: Tensor,
+        edge_weight: Tensor,
+        propagation_weight: Tensor,
+        self_weight: Tensor,
+        *,
+        constant: bool = False,
+    ) -> None:
+        self.edge_index = edge_index
+        self.edge_weight = edge_weight
+        self.propagation_weight = propagation_weight
+        self.self_weight = self_weight
+        self.constant = constant
+        self._memo: dict[str, Any] = {}
+
+    @property
+    def num_nodes(self) -> int:
+        """N."""
+        return self.self_weight.shape[0]
+
+    def memo(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Value of `compute()`, kept under `key` for as long as this object lives."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+    # -- compressed layouts ------------------------------------------------------------------------------------
+
+    def _layout(self, by: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pointers, column indices and edge order of the edges compressed by row `by` of edge_index."""
+
+        def build() -> tuple[Tensor, Tensor, Tensor]:
+            order = torch.argsort(self.edge_index[by], stable=True)
+            counts = torch.bincount(self.edge_index[by], minlength=self.num_nodes)
+            pointers = torch.zeros(self.num_nodes + 1, dtype=torch.int32, device=order.device)
+            pointers[1:] = counts.cumsum(0)
+            return pointers, self.edge_index[1 - by][order].to(torch.int32), order
+
+        return self.memo(f"layout{by}", build)
+
+    @property
+    def inverse_order(self) -> Tensor:
+        """Position of each edge in the matrix compressed by target, [E]."""
+
+        def build() -> Tensor:
+            order = self._layout(1)[2]
+            inverse = torch.empty_like(order)
+            inverse[order] = torch.arange(order.shape[0], device=order.device)
+            return inverse
+
+        return self.memo("inverse_order", build)
+
+    def csr(self, weight: Tensor) -> Tensor:
+        """Sparse [N, N] matrix with w_ij at row i (target), column j (source)."""
+        return self._compressed(weight, by=1)
+
+    def transposed_csr(self, weight: Tensor) -> Tensor:
+        """Its transpose."""
+        return self._compressed(weight, by=0)
+
+    def _compressed(self, weight: Tensor, by: int) -> Tensor:
+        pointers, columns, order = self._layout(by)
+        size = (self.num_nodes, self.num_nodes)
+        return torch.sparse_csr_tensor(pointers, columns, weight.detach()[order], size, check_invariants=False)
+
+    # -- products ----------------------------------------------------------------------------------------------
+
+    def matmul(self, weight: Tensor, x: Tensor) -> Tensor:
+        """``out_i = sum_j w_ij x_j``: [E], [N, d] -> [N, d], float32 (sparse kernels know no bfloat16)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return _SparseMatmul.apply(weight.float(), x.float(), self)
+
+    def propagate(self, x: Tensor) -> Tensor:
+        """The normalised propagation ``D~^-1/2 A~ D~^-1/2 x`` (or ``D~^-1 A~ x``), self loops included."""
+        return self.matmul(self.propagation_weight, x) + self.self_weight[:, None] * x.float()
+
+    @property
+    def mean_weight(self) -> Tensor:
+        """1 / number of incoming edges of the target, [E]."""
+
+        def build() -> Tensor:
+            target = self.edge_index[1]
+            count = torch.bincount(target, minlength=self.num_nodes)
+            return 1.0 / count[target].to(self.edge_weight.dtype)
+
+        return self.memo("mean_weight", build)
+
+    @property
+    def with_self_loops(self) -> tuple[Tensor, Tensor]:
+        """Edges and weights with a self loop of weight 1 on each node, as PyG's own layers add them."""
+
+        def build() -> tuple[Tensor, Tensor]:
+            index, weight = add_remaining_self_loops(self.edge_index, self.edge_weight, 1.0, self.num_nodes)
+            assert isinstance(weight, Tensor)
+            return index, weight
+
+        return self.memo("with_self_loops", build)
+
+    def looped(self) -> Adjacency:
+        """The same graph with self loops among its edges: what an attention layer attends to."""
+
+        def build() -> Adjacency:
+            index, weight = self.with_self_loops
+            zero = torch.zeros_like(self.self_weight)
+            return Adjacency(index, weight, weight, zero, constant=self.constant)
+
+        return self.memo("looped", build)
+
+
+def propagation_weights(
+    edge_index: Tensor, edge_weight: Tensor, num_nodes: int, normalization: str = "symmetric"
+) -> tuple[Tensor, Tensor]:
+    """Normalised weights of all edges and of the self loops.
+
+    Parameters
+    ----------
+    edge_index : Tensor [2, E]
+        Edges j -> i without self loops.
+    edge_weight : Tensor [E]
+        Weights, not negative.
+    num_nodes : int
+        N.
+    normalization : {"symmetric", "row"}, default="symmetric"
+        ``D~^-1/2 A~ D~^-1/2`` (Kipf & Welling 2017, through PyG's `gcn_norm`) or ``D~^-1 A~``, with ``A~ = A + I``.
+
+    Returns
+    -------
+    edges : Tensor [E]
+    self_loops : Tensor [N]
+    """
+    if normalization == "symmetric":
+        loops = torch.arange(num_nodes, device=edge_index.device)
+        index = torch.cat([edge_index, loops.expand(2, -1)], dim=1)
+        weight = torch.cat([edge_weight, edge_weight.new_ones(num_nodes)])
+        _, normalized = gcn_norm(index, weight, num_nodes, add_self_loops=False, dtype=edge_weight.dtype)
+        return normalized[: edge_index.shape[1]], normalized[edge_index.shape[1] :]
+    if normalization == "row":
+        inverse = 1.0 / (1.0 + scatter(edge_weight, edge_index[1], dim=0, dim_size=num_nodes, reduce="sum"))
+        return edge_weight * inverse[edge_index[1]], inverse
+    raise ValueError(f"normalization is {normalization!r}, it must be 'symmetric' or 'row'")

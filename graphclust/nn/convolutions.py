@@ -1,0 +1,164 @@
+"""Graph convolutions that propagate on their narrower side.
+
+A convolution multiplies by a weight matrix W and sums over neighbours. The two commute, ``A (X W) = (A X) W``, and the
+sum over neighbours is bound by memory: it is done on whichever of X and X W has fewer columns. The layers are PyG's own
+(parameters, initialisation, names), only their forward pass is arranged anew; tests hold each to PyG's result.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric import nn as pyg
+from torch_geometric.utils import softmax
+
+from .adjacency import Adjacency
+
+
+def _narrow(adjacency: Adjacency, weight: Tensor, x: Tensor, linear: nn.Module, key: str | None) -> Tensor:
+    """``A x W`` in the cheaper order; `key` names x when it never changes, so that A x is computed once."""
+
+    def propagate() -> Tensor:
+        return adjacency.matmul(weight, x)
+
+    if key is not None and adjacency.constant:
+        return linear(adjacency.memo(key, propagate))
+    if linear.weight.shape[0] < x.shape[1]:
+        return adjacency.matmul(weight, linear(x))
+    return linear(propagate())
+
+
+class GCNConv(pyg.GCNConv):
+    """Kipf & Welling (2017): ``D~^-1/2 (A + I) D~^-1/2 X W + b``."""
+
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+        """[N, in_channels] -> [N, out_channels]; `constant` says that x is the same in every step."""
+        if constant and adjacency.constant:
+            out = self.lin(adjacency.memo("gcn_input", lambda: adjacency.propagate(x)))
+        elif self.out_channels < self.in_channels:
+            out = adjacency.propagate(self.lin(x))
+        else:
+            out = self.lin(adjacency.propagate(x))
+        return out if self.bias is None else out + self.bias
+
+
+class SAGEConv(pyg.SAGEConv):
+    """Hamilton et al. (2017): ``X W_r + mean over neighbours (X) W + b``."""
+
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+        """[N, in_channels] -> [N, out_channels]."""
+        weight = adjacency.mean_weight
+        linear = _WithoutBias(self.lin_l)
+        out = _narrow(adjacency, weight, x, linear, "sage_input" if constant else None)
+        out = out + self.lin_r(x)
+        return out if self.lin_l.bias is None else out + self.lin_l.bias
+
+
+class GINConv(pyg.GINConv):
+    """Xu et al. (2019): ``MLP((1 + eps) X + sum over neighbours (X))``, the sum weighted by the sample graph."""
+
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+        """[N, in_channels] -> [N, out_channels]."""
+        first = self.nn[0]
+        linear = _WithoutBias(first)
+        out = _narrow(adjacency, adjacency.edge_weight, x, linear, "gin_input" if constant else None)
+        out = out + (1.0 + self.eps) * linear(x) + first.bias
+        for layer in self.nn[1:]:
+            out = layer(out)
+        return out
+
+
+class GATConv(pyg.GATConv):
+    """Velickovic et al. (2018) with one head: attention over the neighbours and the sample itself.
+
+    The score of an edge is ``leaky_relu(a_s W x_j + a_t W x_i)``; since ``a W x = (W^T a) x``, scores and sums are both
+    taken on the narrower side.
+    """
+
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+        """[N, in_channels] -> [N, out_channels]."""
+        looped = adjacency.looped()
+        source, target = looped.edge_index
+        weight = self.lin.weight
+        with torch.autocast(x.device.type, enabled=False):
+            projection = torch.cat([self.att_src.view(1, -1), self.att_dst.view(1, -1)]) @ weight.float()
+            scores = x.float() @ projection.T
+            score = F.leaky_relu(scores[source, 0] + scores[target, 1], self.negative_slope)
+            attention = softmax(score, target, num_nodes=looped.num_nodes)
+        out = _narrow(looped, attention, x, self.lin, None)
+        return out if self.bias is None else out + self.bias
+
+
+class AnyConv(nn.Module):
+    """A layer of the user's, called as PyG calls it: ``layer(x, edge_index[, edge_weight])``."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        parameters = inspect.signature(layer.forward).parameters
+        self.takes_weight = "edge_weight" in parameters
+
+    def reset_parameters(self) -> None:
+        """Those of the layer."""
+        if hasattr(self.layer, "reset_parameters"):
+            self.layer.reset_parameters()
+
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+        """[N, in_channels] -> [N, out_channels]."""
+        if self.takes_weight:
+            return self.layer(x, adjacency.edge_index, edge_weight=adjacency.edge_weight)
+        return self.layer(x, adjacency.edge_index)
+
+
+class _WithoutBias(nn.Module):
+    """A linear layer's product alone: the bias is added once, after the sum over neighbours."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.weight = linear.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+def _gin(in_channels: int, out_channels: int) -> GINConv:
+    mlp = nn.Sequential(nn.Linear(in_channels, out_channels), nn.ReLU(), nn.Linear(out_channels, out_channels))
+    return GINConv(mlp, train_eps=True)
+
+
+Convolution = Callable[[int, int], nn.Module]
+CONVOLUTIONS: dict[str, Convolution] = {
+    "gcn": lambda i, o: GCNConv(i, o, add_self_loops=False, normalize=False),
+    "gat": lambda i, o: GATConv(i, o, heads=1),
+    "sage": lambda i, o: SAGEConv(i, o),
+    "gin": _gin,
+}
+
+
+def make_convolution(conv: str | Convolution, in_channels: int, out_channels: int) -> nn.Module:
+    """A graph convolution by name or from the user's callable.
+
+    Parameters
+    ----------
+    conv : {"gcn", "gat", "sage", "gin"} or callable
+        A callable takes (in_channels, out_channels) and returns a PyG layer with output [N, out_channels].
+    in_channels, out_channels : int
+        Widths.
+    """
+    if isinstance(conv, str):
+        if conv not in CONVOLUTIONS:
+            raise ValueError(
+                f"conv is {conv!r}, it must be one of {sorted(CONVOLUTIONS)} or a callable "
+                "(in_channels, out_channels) -> PyG layer"
+            )
+        return CONVOLUTIONS[conv](in_channels, out_channels)
+    if not callable(conv):
+        raise TypeError(f"conv is a {type(conv).__name__}, it must be a name or a callable")
+    layer = conv(in_channels, out_channels)
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"conv({in_channels}, {out_channels}) gave a {type(layer).__name__}, not a torch module")
+    return AnyConv(layer)

@@ -1,0 +1,77 @@
+"""Whole networks, put together from encoder, fusion and head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .adjacency import Adjacency
+from .autoencoder import AutoEncoder, Encoding
+from .convolutions import Convolution
+from .fusion import GraphFusion
+from .heads import ClusterFrequencies
+from .scaling import FeatureScale
+
+
+class FusionOutput(NamedTuple):
+    """Encoding of all samples of a batch, and their logits from the graph branch [n, K]."""
+
+    encoding: Encoding
+    logits: Tensor
+
+
+class FusionNetwork(nn.Module):
+    """An auto-encoder and a graph branch joined by the epsilon bridge (SDCN, VGDCN).
+
+    Parameters
+    ----------
+    scale : FeatureScale
+        From stored features to the network's input.
+    autoencoder : AutoEncoder
+        Its hidden states feed the bridge.
+    head : Module
+        Clusters in the latent space: a `GaussianMixture` or a `StudentTAssignment`.
+    widths : sequence of int
+        d, hidden widths, latent width, K: those of the graph branch.
+    conv, epsilon
+        See `GraphFusion`.
+    """
+
+    def __init__(
+        self,
+        scale: FeatureScale,
+        autoencoder: AutoEncoder,
+        head: nn.Module,
+        widths: Sequence[int],
+        conv: str | Convolution = "gcn",
+        epsilon: float | Sequence[float] | str = 0.7,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.autoencoder = autoencoder
+        self.head = head
+        self.fusion = GraphFusion(widths, conv, epsilon)
+        self.frequencies = ClusterFrequencies(widths[-1])
+
+    def states(self, x: Tensor) -> list[Tensor]:
+        """Encoder states of scaled features, one for each bridge."""
+        return self.autoencoder.encode(x).states
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Latent code (mean) of stored features, [n, d] -> [n, latent_dim]."""
+        return self.autoencoder.encode(self.scale(x)).mean
+
+    def forward(self, x: Tensor, adjacency: Adjacency) -> FusionOutput:
+        """Stored features [n, d] and the edges among them -> encoding, logits [n, K]."""
+        x = self.scale(x)
+        encoding = self.autoencoder.encode(x)
+        return FusionOutput(encoding, self.fusion(x, encoding.states, adjacency))
+
+    @torch.no_grad()
+    def reset_fusion(self) -> None:
+        """Draw the graph branch's weights anew."""
+        for layer in self.fusion.layers:
+            layer.reset_parameters()

@@ -1,0 +1,140 @@
+"""From a sample graph to batches: the full graph is a batch that holds everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from ..graph.sampling import SeededNodeLoader, neighbor_loader
+from ..nn.adjacency import Adjacency, propagation_weights
+
+
+@dataclass
+class Batch:
+    """Samples that one step reads.
+
+    Attributes
+    ----------
+    x : Tensor [n, d]
+        Features of the batch's own `size` samples first, then of the neighbours sampled for them.
+    index : Tensor [b]
+        Numbers of the batch's own samples in the data set.
+    n_samples : int
+        Size N of the data set.
+    adjacency : Adjacency or None
+        Edges among the n rows of x.
+    """
+
+    x: Tensor
+    index: Tensor
+    n_samples: int
+    adjacency: Adjacency | None = None
+
+    @property
+    def size(self) -> int:
+        """b, the number of samples whose loss counts."""
+        return self.index.shape[0]
+
+
+class BatchSource:
+    """Serves the batches of an epoch, reproducibly: the same seed and epoch give the same batches.
+
+    Parameters
+    ----------
+    graph : Data
+        With x, edge_index, edge_weight (a `SampleGraph`); x may be memory-mapped, a batch reads its rows alone.
+    normalization : {"symmetric", "row"}
+        Of the propagation matrix, from the whole graph's degrees also when neighbours are sampled.
+    num_neighbors : sequence of int
+        Neighbours sampled per hop, one number for each convolution; -1 takes all.
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        graph: Data,
+        *,
+        normalization: str = "symmetric",
+        num_neighbors: Sequence[int] = (-1,),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        assert graph.x is not None
+        self.x: Tensor = graph.x
+        self.graph = graph
+        self.n_samples = int(graph.x.shape[0])
+        self.num_neighbors = list(num_neighbors)
+        self.device = torch.device(device)
+        self.seed = seed
+        self.normalization = normalization
+        self._full: dict[bool, Batch] = {}
+        self._weights: tuple[Tensor, Tensor] | None = None
+        self._loader: SeededNodeLoader | None = None
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Propagation weights of the edges [E] and of the self loops [N]."""
+        if self._weights is None:
+            graph = self.graph
+            assert graph.edge_index is not None
+            self._weights = propagation_weights(
+                graph.edge_index, graph.edge_weight, self.n_samples, self.normalization
+            )
+        return self._weights
+
+    def n_batches(self, batch_size: int | None) -> int:
+        """Steps in an epoch."""
+        return 1 if batch_size is None else -(-self.n_samples // batch_size)
+
+    def epoch(self, number: int, batch_size: int | None, *, uses_graph: bool) -> Iterator[Batch]:
+        """Batches of epoch `number`, each sample once, in random order (one batch of all for None)."""
+        if batch_size is None or batch_size >= self.n_samples:
+            yield self.full(uses_graph=uses_graph)
+        elif uses_graph:
+            yield from self._neighbor_batches(number, batch_size)
+        else:
+            yield from self._plain_batches(number, batch_size)
+
+    def full(self, *, uses_graph: bool) -> Batch:
+        """The batch of all samples, made once and kept on the device."""
+        if uses_graph not in self._full:
+            adjacency = None
+            if uses_graph:
+                edges, loops = self.weights
+                parts = (self.graph.edge_index, self.graph.edge_weight, edges, loops)
+                adjacency = Adjacency(*(part.to(self.device) for part in parts), constant=True)
+            index = torch.arange(self.n_samples, device=self.device)
+            self._full[uses_graph] = Batch(self.x.to(self.device), index, self.n_samples, adjacency)
+        return self._full[uses_graph]
+
+    def _generator(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+
+    def _plain_batches(self, number: int, batch_size: int) -> Iterator[Batch]:
+        for index in torch.randperm(self.n_samples, generator=self._generator(number)).split(batch_size):
+            yield Batch(self.x[index].to(self.device), index, self.n_samples)
+
+    def _neighbor_batches(self, number: int, batch_size: int) -> Iterator[Batch]:
+        if self._loader is None or self._loader.batch_size != batch_size:
+            # Edge weights of 1 come back as in-degree / sampled edges: the factor that makes a sampled sum unbiased.
+            ones = torch.ones(self.graph.edge_index.shape[1])  # type: ignore[union-attr]
+            topology = Data(x=self.x, edge_index=self.graph.edge_index, edge_weight=ones)
+            self._loader = neighbor_loader(
+                topology, self.num_neighbors, batch_size, shuffle=True, rescale=True, random_state=self.seed
+            )
+        edges, loops = self.weights
+        self._loader.set_epoch(number)
+        for part in self._loader:
+            factor = part.edge_weight
+            adjacency = Adjacency(
+                part.edge_index.to(self.device),
+                (self.graph.edge_weight[part.e_id] * factor).to(self.device),
+                (edges[part.e_id] * factor).to(self.device),
+                loops[part.n_id].to(self.device),
+            )
+            index = part.n_id[: part.batch_size]
+            yield Batch(part.x.to(self.device), index, self.n_samples, adjacency)

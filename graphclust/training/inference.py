@@ -1,0 +1,140 @@
+"""Inference in pieces: layer by layer, for graphs and features larger than memory allows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ..nn.adjacency import Adjacency
+from ..nn.fusion import GraphFusion
+from .batches import BatchSource
+
+
+def in_blocks(
+    function: Callable[[Tensor], Tensor], x: Tensor, *, device: torch.device | str = "cpu", block_size: int = 8192
+) -> Tensor:
+    """``function(x)`` block of rows by block of rows, without gradients; the result is collected on the CPU.
+
+    Parameters
+    ----------
+    function : callable [b, d] -> [b, ...]
+    x : Tensor [N, d]
+        May be memory-mapped: only one block is read at a time.
+    """
+    with torch.no_grad():
+        parts = [function(block.to(device)).cpu() for block in x.split(block_size)]
+    return torch.cat(parts)
+
+
+class _InEdges:
+    """Incoming edges of any set of nodes, from edges sorted by target."""
+
+    def __init__(self, edge_index: Tensor, n_nodes: int) -> None:
+        source, target = edge_index
+        self.order: Tensor | None = None
+        if not bool((target[1:] >= target[:-1]).all()):
+            target, self.order = target.sort(stable=True)
+            source = source[self.order]
+        self.source = source
+        self.start = torch.zeros(n_nodes + 1, dtype=torch.int64)
+        self.start[1:] = torch.bincount(target, minlength=n_nodes).cumsum(0)
+
+    def of(self, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sources, positions of the targets in `nodes`, and columns in edge_index."""
+        start, count = self.start[nodes], self.start[nodes + 1] - self.start[nodes]
+        position = torch.arange(nodes.shape[0]).repeat_interleave(count)
+        first = count.cumsum(0) - count
+        place = torch.arange(position.shape[0]) - first[position] + start[position]
+        return self.source[place], position, place if self.order is None else self.order[place]
+
+
+def _needed(edges: _InEdges, nodes: Tensor, n_layers: int, n_nodes: int) -> list[Tensor]:
+    """Sorted nodes whose output each layer must give so that the last one covers `nodes`."""
+    levels = [nodes.unique()]
+    for _ in range(n_layers):
+        if levels[-1].shape[0] == n_nodes:
+            levels.append(levels[-1])
+            continue
+        wanted = torch.zeros(n_nodes, dtype=torch.bool)
+        wanted[levels[-1]] = True
+        wanted[edges.of(levels[-1])[0]] = True
+        levels.append(wanted.nonzero().squeeze(1))
+    return levels[::-1]
+
+
+def layerwise_logits(
+    fusion: GraphFusion,
+    states: Callable[[Tensor], list[Tensor]],
+    source: BatchSource,
+    nodes: Tensor | None = None,
+    *,
+    prepare: Callable[[Tensor], Tensor] = lambda x: x,
+    block_size: int = 4096,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits of the graph branch, exact, one layer after the other over all nodes that the result depends on.
+
+    Each layer is computed once for each node, in blocks; two tables of one layer's width are held, never all hidden
+    states of all layers.
+
+    Parameters
+    ----------
+    fusion : GraphFusion
+        In evaluation mode.
+    states : callable [b, d] -> list of Tensor
+        The encoder's states H(1) ... H(L) and the latent code of prepared features.
+    source : BatchSource
+        Features, edges and propagation weights.
+    nodes : Tensor [m], optional
+        Nodes wanted; all by default. For a few of them only their neighbourhood is computed.
+    prepare : callable, optional
+        From stored features to what the network reads (scaling).
+    block_size : int
+        Rows computed at a time.
+
+    Yields
+    ------
+    nodes : Tensor [b]
+        Sorted, over the blocks together all nodes wanted.
+    logits : Tensor [b, K], on the CPU
+    """
+    n, device = source.n_samples, source.device
+    edge_index = source.graph.edge_index
+    assert edge_index is not None
+    edges = _InEdges(edge_index.cpu(), n)
+    levels = _needed(edges, torch.arange(n) if nodes is None else nodes.cpu(), len(fusion.layers), n)
+    weight, (propagation, loops) = source.graph.edge_weight, source.weights
+    row_of = torch.full((n,), -1, dtype=torch.int64)
+    table, held = source.x, torch.arange(n)  # input of the current layer and the nodes of its rows
+    for layer in range(len(fusion.layers)):
+        row_of[held] = torch.arange(held.shape[0])
+        targets, last = levels[layer + 1], layer + 1 == len(fusion.layers)
+        outputs: list[Tensor] = []
+        for block in targets.split(block_size):
+            sources, position, column = edges.of(block)
+            others = sources[~torch.isin(sources, block)].unique()
+            local = torch.cat([block, others])
+            ordered, place = local.sort()
+            found = place[torch.searchsorted(ordered, sources)]
+            adjacency = Adjacency(
+                torch.stack([found, position]).to(device),
+                weight[column].to(device),
+                propagation[column].to(device),
+                loops[local].to(device),
+            )
+            rows = table[row_of[local]].to(device)
+            if layer == 0:
+                rows = prepare(rows)
+            with torch.no_grad():
+                out = fusion.step(layer, rows, adjacency)[: block.shape[0]]
+                if not last:
+                    # The next layer's input is mixed here, once for each node, not once for each of its edges.
+                    state = states(prepare(source.x[block].to(device)))[layer]
+                    out = fusion.mix(layer + 1, out, state)
+            if last:
+                yield block, out.cpu()
+            else:
+                outputs.append(out.cpu())
+        if not last:
+            table, held = torch.cat(outputs), targets

@@ -1,0 +1,75 @@
+"""What a method hands to the training loop: a list of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from .batches import Batch
+
+
+class Step(NamedTuple):
+    """Result of a loss function on one batch.
+
+    Attributes
+    ----------
+    terms : dict of str to Tensor
+        Named scalar loss terms, already weighted; their sum is minimised.
+    probabilities : Tensor [b, K] or None
+        Cluster probabilities (or their logits) of the batch's samples. Their argmax tells the loop how many labels
+        change from one epoch to the next, the label-free stopping rule of DEC.
+    """
+
+    terms: dict[str, Tensor]
+    probabilities: Tensor | None = None
+
+
+Loss = Callable[[nn.Module, Batch], Step]
+
+
+@dataclass
+class Stage:
+    """One part of a training run: what is minimised, over which batches, for how long.
+
+    Attributes
+    ----------
+    name : str
+        Shown by the progress bar and kept in the history.
+    loss : callable (model, batch) -> Step
+    epochs : int
+        Largest number of passes over the data; 0 skips the stage (its `start` is still called).
+    learning_rate : float
+        Of Adam, at the start.
+    decay, decay_every : float, int
+        The rate is multiplied by `decay` every `decay_every` epochs.
+    weight_decay : float
+        Decoupled (AdamW).
+    batch_size : int or None
+        Samples a step; None takes all of them in one.
+    uses_graph : bool
+        Whether the loss reads the batch's adjacency. Without it batches are plain blocks of samples.
+    start : callable or None
+        Called once before the first epoch, never when a run is resumed inside the stage (initialisations).
+    parameters : callable model -> parameters, or None
+        What is trained; None trains the whole model.
+    tolerance : float or None
+        Stop when a smaller share of the labels changed in `patience` epochs in a row.
+    patience : int
+    """
+
+    name: str
+    loss: Loss
+    epochs: int
+    learning_rate: float = 1e-3
+    decay: float = 1.0
+    decay_every: int = 10
+    weight_decay: float = 0.0
+    batch_size: int | None = None
+    uses_graph: bool = False
+    start: Callable[[], None] | None = None
+    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] | None = None
+    tolerance: float | None = None
+    patience: int = 3

@@ -1,0 +1,58 @@
+"""What the tests share: the folder with real data, and data sets that are loaded once a session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Pictures are drawn without a screen, also in the processes that tests start; set before anything imports matplotlib.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+_IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def _missing(message: str) -> None:
+    """Skip on a developer's machine; fail in CI, where a skipped test would look like a passed one."""
+    if _IN_CI:
+        pytest.fail(message + " (CI is set, so this is an error)")
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder that GRAPHCLUST_DATA names; without it the test is skipped, or fails where CI is set."""
+    named = os.environ.get("GRAPHCLUST_DATA")
+    if not named:
+        _missing(
+            "needs real data: set GRAPHCLUST_DATA to the folder that holds usps.npz (see data/README.md)"
+        )
+    folder = Path(str(named)).expanduser()
+    if not (folder / "usps.npz").is_file():
+        _missing(f"needs real data: GRAPHCLUST_DATA={named} holds no usps.npz (see data/README.md)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The 1,797 handwritten 8 x 8 digits of scikit-learn: X float32 [1797, 64] in [0, 1] (read-only), y int64."""
+    bunch = load_digits()
+    return _frozen(bunch.data / 16, bunch.target)
+
+
+@pytest.fixture(scope="session")
+def usps(data_folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """USPS, 9,298 handwritten 16 x 16 digits: X float32 [9298, 256] in [0, 1] (read-only), y int64."""
+    with np.load(data_folder / "usps.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    return _frozen(images.reshape(len(images), -1) / 2000, labels)
+
+
+def _frozen(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays that many tests share must not be changed by one of them."""
+    x, y = x.astype(np.float32), y.astype(np.int64)
+    x.flags.writeable = y.flags.writeable = False
+    return x, y
