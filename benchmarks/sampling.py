@@ -53,7 +53,7 @@ def compiled_library() -> str | None:
 
 
 def milliseconds(loaders: list[Iterable[Data]], batches: int) -> list[list[float]]:
-    """Time the loaders' batches by turns, so that whatever else the machine does hits all alike; the first is dropped."""
+    """Time the loaders' batches by turns, so that other load hits all alike; each first one is dropped."""
     times: list[list[float]] = [[] for _ in loaders]
     iterators = [iter(loader) for loader in loaders]
     for _ in range(batches + 1):
@@ -69,6 +69,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1_000_000)
     parser.add_argument("--batches", type=int, default=30)
     parser.add_argument("--csv", type=Path, default=Path(__file__).parent / "results" / "sampling.csv")
+    parser.add_argument(
+        "--append", action="store_true", help="add to the file, as to compare with a second library"
+    )
     options = parser.parse_args()
 
     graph, library = random_graph(options.nodes), compiled_library()
@@ -105,9 +108,10 @@ def main() -> None:
         ratio = "" if theirs is None else f", ratio {ours / theirs:.2f} (below 1: graphclust is faster)"
         print(f"fanouts {fanouts}: graphclust {ours:.1f} ms a batch, NeighborLoader {versus}{ratio}")
     options.csv.parent.mkdir(parents=True, exist_ok=True)
-    with options.csv.open("w", newline="") as file:
+    with options.csv.open("a" if options.append else "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
+        if file.tell() == 0:
+            writer.writeheader()
         writer.writerows(rows)
     print(f"written to {options.csv}")
 

@@ -21,9 +21,8 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
+from graphclust._contingency import Table
 from graphclust._labels import as_array, encode_labels
 
 __all__ = [
@@ -69,7 +68,7 @@ def clustering_accuracy(y_true: Any, y_pred: Any) -> float:
     ValueError
         If the lengths differ, there are no samples, or a label is NaN or None.
     """
-    return _Table(y_true, y_pred).accuracy()
+    return Table(y_true, y_pred).accuracy()
 
 
 def match_labels(y_true: Any, y_pred: Any) -> dict[Any, Any]:
@@ -86,7 +85,7 @@ def match_labels(y_true: Any, y_pred: Any) -> dict[Any, Any]:
         From cluster label to class label. It has min(number of clusters, number of classes) entries: a
         cluster left without a class is not in it. Pairs that share no sample are filled up in sorted order.
     """
-    table = _Table(y_true, y_pred)
+    table = Table(y_true, y_pred)
     rows, cols = table.matching()
     # A partner that shares no sample adds nothing, but a picture or a relabelling needs one nevertheless.
     free_rows = np.setdiff1d(np.arange(len(table.clusters)), rows)
@@ -103,7 +102,7 @@ def normalized_mutual_info(y_true: Any, y_pred: Any) -> float:
 
     Computed by scikit-learn. Parameters and errors as :func:`clustering_accuracy`.
     """
-    return _Table(y_true, y_pred).nmi()
+    return Table(y_true, y_pred).nmi()
 
 
 def adjusted_rand(y_true: Any, y_pred: Any) -> float:
@@ -116,7 +115,7 @@ def adjusted_rand(y_true: Any, y_pred: Any) -> float:
     float
         In [-0.5, 1].
     """
-    return _Table(y_true, y_pred).ari()
+    return Table(y_true, y_pred).ari()
 
 
 def macro_f1(y_true: Any, y_pred: Any) -> float:
@@ -128,7 +127,7 @@ def macro_f1(y_true: Any, y_pred: Any) -> float:
     swallows rare classes does worse here than by accuracy. Parameters and errors as
     :func:`clustering_accuracy`.
     """
-    return _Table(y_true, y_pred).f1()
+    return Table(y_true, y_pred).f1()
 
 
 def purity(y_true: Any, y_pred: Any) -> float:
@@ -140,7 +139,7 @@ def purity(y_true: Any, y_pred: Any) -> float:
     when each sample is its own cluster. Compare it only between results with the same number of clusters,
     and do not report it as accuracy. Parameters and errors as :func:`clustering_accuracy`.
     """
-    return _Table(y_true, y_pred).purity()
+    return Table(y_true, y_pred).purity()
 
 
 def evaluate(y_true: Any, y_pred: Any) -> dict[str, float]:
@@ -162,7 +161,7 @@ def evaluate(y_true: Any, y_pred: Any) -> dict[str, float]:
     >>> evaluate([0, 0, 1, 1], ["b", "b", "a", "b"])["ACC"]
     0.75
     """
-    table = _Table(y_true, y_pred)
+    table = Table(y_true, y_pred)
     return {
         "ACC": table.accuracy(),
         "NMI": table.nmi(),
@@ -170,70 +169,6 @@ def evaluate(y_true: Any, y_pred: Any) -> dict[str, float]:
         "F1": table.f1(),
         "purity": table.purity(),
     }
-
-
-class _Table:
-    """Sparse contingency table of clusters (rows) and classes (columns), and what is read from it."""
-
-    def __init__(self, y_true: Any, y_pred: Any) -> None:
-        self.true_codes, self.classes = encode_labels(y_true, "y_true")
-        self.pred_codes, self.clusters = encode_labels(y_pred, "y_pred")
-        if len(self.true_codes) != len(self.pred_codes):
-            raise ValueError(
-                f"y_true has {len(self.true_codes)} labels and y_pred has {len(self.pred_codes)}: "
-                "give one of each per sample, in the same order"
-            )
-        ones = np.ones(len(self.true_codes), dtype=np.int64)
-        shape = (len(self.clusters), len(self.classes))
-        # The conversion to CSR adds up the entries of one cell.
-        self.counts = sp.coo_array((ones, (self.pred_codes, self.true_codes)), shape=shape).tocsr()
-        self.cluster_sizes = np.bincount(self.pred_codes, minlength=shape[0])
-        self.class_sizes = np.bincount(self.true_codes, minlength=shape[1])
-        self._matching: tuple[np.ndarray, np.ndarray] | None = None
-
-    @property
-    def n_samples(self) -> int:
-        return len(self.true_codes)
-
-    def matching(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and columns of the best matching; pairs without a common sample are left out."""
-        if self._matching is None:
-            n_clusters, n_classes = self.counts.shape
-            # The sparse solver wants every row matched. Each cluster therefore gets a private column that
-            # stands for "no class"; all weights are raised by one, because a stored weight of zero would
-            # count as no edge, and since each row is matched exactly once that shifts all matchings alike.
-            gain = self.counts.astype(np.float64)
-            gain.data += 1.0
-            padded = sp.hstack([gain, sp.csr_array(sp.eye(n_clusters))], format="csr")
-            rows, cols = min_weight_full_bipartite_matching(padded, maximize=True)
-            real = cols < n_classes
-            self._matching = rows[real], cols[real]
-        return self._matching
-
-    def matched_counts(self) -> np.ndarray:
-        rows, cols = self.matching()
-        return np.asarray(self.counts[rows, cols]).ravel()
-
-    def accuracy(self) -> float:
-        return float(self.matched_counts().sum() / self.n_samples)
-
-    def f1(self) -> float:
-        rows, cols = self.matching()
-        scores = 2.0 * self.matched_counts() / (self.cluster_sizes[rows] + self.class_sizes[cols])
-        return float(scores.sum() / len(self.classes))
-
-    def purity(self) -> float:
-        return float(self.counts.max(axis=1).toarray().sum() / self.n_samples)
-
-    def nmi(self) -> float:
-        from sklearn.metrics import normalized_mutual_info_score
-
-        return float(normalized_mutual_info_score(self.true_codes, self.pred_codes))
-
-    def ari(self) -> float:
-        from sklearn.metrics import adjusted_rand_score
-
-        return float(adjusted_rand_score(self.true_codes, self.pred_codes))
 
 
 # -- without classes: on a graph -----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ EXPECTED = {
     "mini_batch.py": (r"batches of 256 +ACC ([\d.]+)", 0.4),
     "neighbors_in_sklearn.py": (r"spectral clustering .*ACC ([\d.]+)", 0.75),
     "new_samples.py": (r"new samples: .*\(([\d.]+)%\)", 50.0),
-    "own_graph.py": (r"modularity: +(-?[\d.]+)", 0.1),
+    "own_graph.py": (r"modularity: (-?[\d.]+)", 0.1),
     "swap_convolution.py": (r"gcn\D+([\d.]+)", 0.4),
 }
 

@@ -45,15 +45,24 @@ class NeighborSampler(BaseSampler):
     replace : bool
         Draw with replacement.
     backend : {"auto", "torch", "pyg"}
-        "torch" is the sampler of this file. "pyg" is PyG's own compiled one (pyg-lib, else torch-sparse),
-        an error where neither can be imported. "auto" takes pyg-lib if it is there and `random_state` is
-        None, else "torch", because the same `random_state` should give the same batches whatever else is
-        installed. torch-sparse (0.6.18 and before) is never taken unasked: without replacement it does not
-        draw uniformly, the last in-neighbour of a list of d comes with probability (f - 1) / (d - 1)
-        instead of f / d, and never for f = 1.
+        "torch" is the sampler of this file. "pyg" is PyG's own compiled one (pyg-lib, else torch-sparse); it is an
+        error where neither can be imported. It follows `random_state` too, but draws other batches than "torch".
+        "auto" takes pyg-lib if it is there and `random_state` is None, else "torch", because the same
+        `random_state` should give the same batches whatever else is installed. Two libraries are never taken
+        unasked. torch-sparse (0.6.18 and before) is slower and does not draw uniformly without replacement: the
+        last in-neighbour of a list of d comes with probability (f - 1) / (d - 1) instead of f / d, and never for
+        f = 1. torch-cluster draws uniformly, but slower than this file, and cannot be given a generator.
     random_state : int, torch.Generator, numpy Generator or RandomState, optional
         Source of the draws (a generator is read once, here). None draws fresh entropy. Global generators
         keep their state.
+
+    Attributes
+    ----------
+    num_nodes : int
+    num_neighbors : list of int
+    backend : str
+        "torch" or "pyg".
+    in_degree : Tensor, int64 [num_nodes]
 
     Notes
     -----

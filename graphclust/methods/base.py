@@ -60,8 +60,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Network for samples of `n_features` features; it has a `scale` (FeatureScale) and an `embed` method."""
 
     @abstractmethod
-    def _stages(self, model: nn.Module, source: BatchSource) -> list[Stage]:
-        """What is trained, in order."""
+    def _stages(self, model: nn.Module, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        """What is trained, in order; `memory` holds what one stage leaves to a later one."""
 
     @abstractmethod
     def _logits(self, model: nn.Module, source: BatchSource, nodes: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,7 +103,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             model.scale.fit(graph.x, getattr(self, "scale", "auto"))  # type: ignore[union-attr, operator]
         source = self._source(graph, trainer.device, seed)
         model.to(trainer.device)
-        self.history_ = trainer.fit(model, self._stages(model, source), source, self._fingerprint(graph, seed))
+        memory: dict[str, Tensor] = {}
+        stages = self._stages(model, source, memory)
+        self.history_ = trainer.fit(
+            model, stages, source, memory=memory, fingerprint=self._fingerprint(graph, seed)
+        )
         self.graph_ = graph
         self.model_ = model.eval()
         self.n_features_in_ = n_features

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.mixture import GaussianMixture as FittedMixture
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from graphclust.nn.autoencoder import AutoEncoder
 from graphclust.nn.convolutions import Convolution
 from graphclust.nn.heads import GaussianMixture, student_t_log_assignment
-from graphclust.nn.likelihoods import resolve_likelihood
+from graphclust.nn.likelihoods import gaussian_sample, resolve_likelihood
 from graphclust.nn.losses import kl_divergence, mixture_kl, target_distribution
 from graphclust.nn.networks import FusionNetwork
 from graphclust.nn.scaling import FeatureScale
@@ -24,7 +21,7 @@ from graphclust.training.inference import in_blocks, layerwise_logits
 from graphclust.training.stage import Stage, Step
 
 from .base import DeepClusterer
-from .starts import graph_linkage_start
+from .starts import start_branch, start_labels, start_mixture
 
 
 class VGDCN(DeepClusterer):
@@ -103,72 +100,70 @@ class VGDCN(DeepClusterer):
     def _fanouts(self) -> list[int]:
         return list(self.num_neighbors) if self.num_neighbors is not None else [5, 3, 2, 1, 1]
 
-    def _stages(self, model: nn.Module, source: BatchSource) -> list[Stage]:
+    def _stages(self, model: nn.Module, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         assert isinstance(model, FusionNetwork)
-        likelihood = resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
         mixture = model.head
-        self._start_labels = None
+        assert isinstance(mixture, GaussianMixture)
+        likelihood = resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
 
         def reconstruct(m: nn.Module, batch: Batch) -> Step:
             x = m.scale(batch.x)
-            code = m.autoencoder.encode(x).mean
-            return Step({"reconstruction": likelihood.negative_log_likelihood(m.autoencoder.decode(code), x).mean()})
+            output = m.autoencoder.decode(m.autoencoder.encode(x).mean)
+            return Step({"reconstruction": likelihood.negative_log_likelihood(output, x).mean()})
 
         def start() -> None:
             codes = in_blocks(model.embed, source.x, device=source.device)
-            if self.init == "linkage":
-                labels = graph_linkage_start(source.graph, codes, self.n_clusters, seed=source.seed)
-            else:
-                fitted = FittedMixture(self.n_clusters, covariance_type="diag", n_init=3, random_state=source.seed % 2**31)
-                labels = torch.from_numpy(fitted.fit_predict(codes.numpy()))
-            self._start_labels = labels
-            onehot = torch.nn.functional.one_hot(labels, self.n_clusters).float()
-            n = onehot.sum(0).clamp_min(1)
-            mean = onehot.T @ codes / n[:, None]
-            var = (onehot.T @ codes.square() / n[:, None] - mean.square()).clamp_min(1e-4)
-            mixture.set_parameters(n / n.sum(), mean, var)
-            from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-            from graphclust.nn.warm_start import warm_start
-            from graphclust.nn.adjacency import Adjacency
-            e, l = source.weights
-            adj = Adjacency(source.graph.edge_index, source.graph.edge_weight, e, l)
-            eps = float(model.fusion.epsilon[-1])
-            last = adj.propagate(torch.lerp(adj.propagate(codes).relu(), codes, eps))
-            lda = LinearDiscriminantAnalysis().fit(last.numpy(), labels.numpy())
-            nw = float(source.graph.edge_weight.sum() / source.n_samples)
-            print('LDA', lda.score(last.numpy(), labels.numpy()), nw)
-            print(warm_start(model.fusion, model.autoencoder.encoder, (torch.tensor(lda.coef_).float(), torch.tensor(lda.intercept_).float()), nw))
-            model.frequencies.set(n)
+            labels = memory["start"] = start_labels(self.init, source, codes, self.n_clusters)
+            within = start_mixture(mixture, codes, labels)
+            model.frequencies.set(torch.bincount(labels, minlength=self.n_clusters).float())
+            # The code's noise begins at a tenth of the clusters' own variance: enough to learn from, too little to
+            # wash out what pretraining found.
+            model.autoencoder.encoder.log_variance.bias.data.copy_((0.1 * within).log())
+            start_branch(model, source, codes, labels)
 
-        def branch(m: nn.Module, batch: Batch) -> Step:
+        def follow_start(m: nn.Module, batch: Batch) -> Step:
             with torch.no_grad():
                 x = m.scale(batch.x)
                 states = m.states(x)
             logits = m.fusion(x, states, batch.adjacency)[: batch.size]
-            return Step({"entropy": torch.nn.functional.cross_entropy(logits, self._start_labels[batch.index.cpu()])}, logits)
+            target = memory["start"][batch.index.cpu()].to(logits.device)
+            return Step({"cross_entropy": cross_entropy(logits, target)}, logits)
 
-        def joint(m: nn.Module, batch: Batch) -> Step:
-            out = m(batch.x, batch.adjacency)
-            mean, logvar = out.encoding.mean[: batch.size], out.encoding.log_variance[: batch.size]
-            x = m.scale(batch.x[: batch.size])
-            z = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
-            nll = likelihood.negative_log_likelihood(m.autoencoder.decode(z), x)
-            prior = mixture_kl(mean, logvar, mixture(z), mixture.log_weights, mixture.centers, mixture.log_variances)
-            logits = out.logits[: batch.size]
-            log_q = logits.log_softmax(1)
+        def cluster(m: nn.Module, batch: Batch) -> Step:
+            encoding, logits = m(batch.x, batch.adjacency)
+            x, mean, log_variance = m.scale(batch.x[: batch.size]), *encoding.gaussian(batch.size)
+            z = gaussian_sample(mean, log_variance)
+            likelihoods = likelihood.negative_log_likelihood(m.autoencoder.decode(z), x)
+            prior = mixture_kl(
+                mean, log_variance, mixture(z), mixture.log_weights, mixture.centers, mixture.log_variances
+            )
+            log_z_g = logits[: batch.size].log_softmax(dim=1)
             with torch.no_grad():
-                q = log_q.exp() if self.target == "graph" else student_t_log_assignment(mean, mixture.centers).exp()
-                f = m.frequencies.update(q, batch.n_samples)
-                p = target_distribution(q, f)
-            return Step({"elbo": (nll + prior).mean(), "kl": self.delta * kl_divergence(p, log_q)}, logits)
+                q = log_z_g if self.target == "graph" else student_t_log_assignment(mean, mixture.centers)
+                frequencies = m.frequencies.update(q.exp(), batch.n_samples)
+                p = target_distribution(q.exp(), frequencies)
+            terms = {"elbo": (likelihoods + prior).mean(), "kl": self.delta * kl_divergence(p, log_z_g)}
+            return Step(terms, log_z_g)
 
+        graph_stage = {"batch_size": self.batch_size, "uses_graph": True, "learning_rate": self.learning_rate}
         return [
-            Stage("pretraining", reconstruct, self.pretrain_epochs, self.learning_rate, batch_size=self.pretrain_batch_size,
-                  parameters=lambda m: m.autoencoder.parameters()),
-            Stage("graph branch", branch, self.branch_epochs, self.learning_rate, batch_size=self.batch_size, uses_graph=True,
-                  start=start, parameters=lambda m: m.fusion.parameters()),
-            Stage("clustering", joint, self.epochs, self.learning_rate, decay=0.9, batch_size=self.batch_size, uses_graph=True,
-                  tolerance=self.tolerance),
+            Stage(
+                "pretraining",
+                reconstruct,
+                self.pretrain_epochs,
+                learning_rate=self.learning_rate,
+                batch_size=self.pretrain_batch_size,
+                parameters=lambda m: m.autoencoder.parameters(),
+            ),
+            Stage(
+                "graph branch",
+                follow_start,
+                self.branch_epochs,
+                start=start,
+                parameters=lambda m: m.fusion.parameters(),
+                **{**graph_stage, 'learning_rate': getattr(self,'blr',1e-3)},
+            ),
+            Stage("clustering", cluster, self.epochs, decay=0.9, tolerance=self.tolerance, **{**graph_stage,'learning_rate':getattr(self,'clr',1e-3)}),
         ]
 
     def _logits(self, model: nn.Module, source: BatchSource, nodes: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -34,6 +34,12 @@ class Encoding:
         """H(1) ... H(L) and the latent code: what the epsilon bridge mixes in, layer by layer."""
         return [*self.hidden, self.mean]
 
+    def gaussian(self, n: int | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the first `n` samples (all for None); a plain auto-encoder has none."""
+        if self.log_variance is None:
+            raise ValueError("the encoder gives no log-variance: make it with variational=True")
+        return self.mean[:n], self.log_variance[:n]
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """z = mean + exp(log_variance / 2) * noise, or the code itself without a variance; [N, latent_dim]."""
         if self.log_variance is None:

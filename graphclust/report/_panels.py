@@ -33,9 +33,8 @@ def draw_map(axes: Axes, position: np.ndarray, codes: np.ndarray, names: list[An
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.04)
     # Where a point falls in pixels is known once the layout of the figure is.
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
+    figure = axes.figure  # never a subfigure: the figures are made in this package
+    figure.draw_without_rendering()  # type: ignore[union-attr]
     pixels = axes.transData.transform(position)
     taken = _draw_numbers(axes, position, pixels, codes, names, color_table)
     if images is not None:
@@ -51,7 +50,7 @@ def _draw_numbers(
     color_table: np.ndarray,
 ) -> np.ndarray:
     """The label of each cluster at its medoid, moved aside where labels would cover each other; their boxes."""
-    scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+    scale = axes.figure.dpi / 72
     font = 11 if len(names) <= 20 else 8
     sizes = np.bincount(codes, minlength=len(names))
     by_size = [k for k in np.argsort(-sizes, kind="stable") if names[k] != -1]
@@ -108,7 +107,7 @@ def _draw_thumbnails(
     side: float = 15.0,
 ) -> None:
     """Images of some samples where they lie, none over another or over the labels (boxes ``taken``)."""
-    scale = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
+    scale = axes.figure.dpi / 72
     step = (side + 5) * scale
     # At most one candidate in a square of a grid over the map: the sample nearest to its middle.
     square = np.floor(pixels / step)

@@ -62,7 +62,8 @@ def cluster_colors(names: Sequence[Hashable]) -> list[Any]:
 def short(name: Hashable, length: int = 14) -> str:
     """A label that fits its place."""
     text = str(name)
-    return text if len(text) <= length else text[: length - 1] + "…"
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return text.replace("$", r"\$")  # matplotlib would read what stands between two as a formula
 
 
 def new_figure(width: float, height: float, title: str | None) -> Figure:
@@ -89,7 +90,7 @@ def chart_axes(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def spread(centres: np.ndarray, sizes: np.ndarray, n_rounds: int = 200) -> np.ndarray:
+def spread(centres: np.ndarray, sizes: np.ndarray, n_rounds: int = 1000) -> np.ndarray:
     """Centres of boxes moved as little as needed for no two of them to overlap.
 
     Parameters
@@ -106,9 +107,9 @@ def spread(centres: np.ndarray, sizes: np.ndarray, n_rounds: int = 200) -> np.nd
         np.fill_diagonal(meets, False)
         if not meets.any():
             break
-        # The shorter way out, each box going half of it.
+        # The shorter way out, each box going a part of it; the constant ends what halving would not.
         axis = overlap.argmin(axis=2)
-        along = np.take_along_axis(overlap, axis[..., None], 2)[..., 0] * meets * 0.26
+        along = (np.take_along_axis(overlap, axis[..., None], 2)[..., 0] * 0.3 + 0.05) * meets
         direction = np.where(np.take_along_axis(gap, axis[..., None], 2)[..., 0] >= 0, 1.0, -1.0)
         moved[:, 0] += (along * direction * (axis == 0)).sum(axis=1)
         moved[:, 1] += (along * direction * (axis == 1)).sum(axis=1)

@@ -101,7 +101,13 @@ class Trainer:
         self.verbose = verbose
 
     def fit(
-        self, model: nn.Module, stages: Sequence[Stage], batches: BatchSource, fingerprint: dict[str, Any] | None = None
+        self,
+        model: nn.Module,
+        stages: Sequence[Stage],
+        batches: BatchSource,
+        *,
+        memory: dict[str, Tensor] | None = None,
+        fingerprint: dict[str, Any] | None = None,
     ) -> History:
         """Train `model` in place, stage after stage.
 
@@ -110,6 +116,9 @@ class Trainer:
         model : Module
         stages : sequence of Stage
         batches : BatchSource
+        memory : dict of Tensor, optional
+            What the stages hand on to each other besides the model (first labels, fixed targets). It is part of the
+            checkpoints, and filled from them when a run is resumed.
         fingerprint : dict, optional
             JSON-able description of the run (parameters, data). A checkpoint of a run with another one is refused.
 
@@ -119,6 +128,7 @@ class Trainer:
             A record per epoch: stage, epoch (from 1), loss, its terms, changed (share of labels), learning_rate,
             seconds.
         """
+        memory = {} if memory is None else memory
         index = 0 if self.device.index is None else self.device.index
         devices: Any = [index] if self.device.type == "cuda" else 1
         fabric = Fabric(accelerator=self.device.type, devices=devices, precision=self.precision)
@@ -130,11 +140,14 @@ class Trainer:
             tensors, meta = resumed
             history, first_stage, first_epoch = meta["history"], meta["stage"], meta["epoch"]
             model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+            memory.update({k[7:]: v for k, v in tensors.items() if k.startswith("memory.")})
         with TrainingProgress(self.verbose) as progress, torch.random.fork_rng(devices=self._cuda_devices()):
             for number in range(first_stage, len(stages)):
                 at = first_epoch if number == first_stage else 0
                 tensors = resumed[0] if resumed is not None and number == first_stage else {}
-                self._run_stage(fabric, model, stages[number], number, at, tensors, batches, history, progress, fingerprint)
+                self._run_stage(
+                    fabric, model, stages[number], number, at, tensors, batches, history, progress, memory, fingerprint
+                )
         return history
 
     def _cuda_devices(self) -> list[int]:
@@ -151,6 +164,7 @@ class Trainer:
         batches: BatchSource,
         history: History,
         progress: TrainingProgress,
+        memory: dict[str, Tensor],
         fingerprint: dict[str, Any] | None,
     ) -> None:
         if first_epoch == 0:
@@ -185,7 +199,9 @@ class Trainer:
             progress.epoch(record, stage.epochs, last=last)
             if self.checkpoint is not None and (last or (epoch + 1) % self.checkpoint_every == 0):
                 where = {"stage": number + 1, "epoch": 0} if last else {"stage": number, "epoch": epoch + 1}
-                self._save(model, optimizer, labels, {**where, "history": history, "fingerprint": fingerprint})
+                tensors = {f"memory.{k}": v for k, v in memory.items()} | {"labels": labels}
+                meta = {**where, "history": history, "fingerprint": fingerprint}
+                self._save(model, optimizer, tensors, meta)
             if last:
                 break
 
@@ -237,10 +253,12 @@ class Trainer:
     def _epoch_seed(self, stage: int, epoch: int) -> int:
         return (self.seed * 1_000_003 + stage * 10_007 + epoch) % 2**62
 
-    def _save(self, model: nn.Module, optimizer: torch.optim.Optimizer, labels: Tensor, meta: dict[str, Any]) -> None:
+    def _save(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], meta: dict[str, Any]
+    ) -> None:
         assert self.checkpoint is not None
-        tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
-        write_folder_atomically(self.checkpoint, {**tensors, **optimizer_tensors(optimizer), "labels": labels}, meta)
+        weights = {f"model.{k}": v for k, v in model.state_dict().items()}
+        write_folder_atomically(self.checkpoint, {**weights, **optimizer_tensors(optimizer), **tensors}, meta)
 
     def _load(self, fingerprint: dict[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         found = None if self.checkpoint is None else read_folder(self.checkpoint)
