@@ -69,7 +69,9 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
     parts = torch.unique(parts.cpu(), return_inverse=True)[1]
     n_parts = int(parts.max()) + 1
     if not 1 <= n_clusters <= n_parts:
-        raise ValueError(f"n_clusters is {n_clusters}, it must lie between 1 and the number of parts, {n_parts}")
+        raise ValueError(
+            f"n_clusters is {n_clusters}, it must lie between 1 and the number of parts, {n_parts}"
+        )
     between = part_weights(graph, parts, n_parts)
     size = np.bincount(parts.numpy(), minlength=n_parts).astype(float)
     means = None

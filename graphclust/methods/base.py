@@ -9,7 +9,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust.graph import SampleGraph
@@ -30,7 +30,7 @@ from graphclust.training.stage import Stage
 from graphclust.training.trainer import Trainer, choose_device
 
 FORMAT_VERSION = 1
-Input = ArrayLike | Tensor | Data
+Input: TypeAlias = ArrayLike | Tensor | Data
 Self = TypeVar("Self", bound="DeepClusterer")
 
 
@@ -56,16 +56,21 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     verbose: bool
 
     @abstractmethod
-    def _build(self, n_features: int) -> nn.Module:
+    def _build(self, n_features: int) -> Any:
         """Network for samples of `n_features` features; it has a `scale` (FeatureScale) and an `embed` method."""
 
     @abstractmethod
-    def _stages(self, model: nn.Module, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         """What is trained, in order; `memory` holds what one stage leaves to a later one."""
 
     @abstractmethod
-    def _logits(self, model: nn.Module, source: BatchSource, nodes: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _logits(
+        self, model: Any, source: BatchSource, nodes: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Blocks of sorted nodes with their cluster logits [b, K]; all nodes for None."""
+
+    def _check_parameters(self) -> None:
+        """Raise ValueError for a parameter of the method that makes no sense, before anything is computed."""
 
     # -- learning ----------------------------------------------------------------------------------------------
 
@@ -83,6 +88,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         -------
         self
         """
+        self._check_parameters()
         graph = self._graph_of(X)
         n_samples, n_features = graph.x.shape
         if check_n_clusters(self.n_clusters) > n_samples:
@@ -100,7 +106,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self._build(n_features)
-            model.scale.fit(graph.x, getattr(self, "scale", "auto"))  # type: ignore[union-attr, operator]
+            model.scale.fit(graph.x, getattr(self, "scale", "auto"))
         source = self._source(graph, trainer.device, seed)
         model.to(trainer.device)
         memory: dict[str, Tensor] = {}
@@ -124,7 +130,12 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self
 
     def _graph_of(self, X: Input) -> SampleGraph:
-        how = {"n_neighbors": self.n_neighbors, "metric": self.metric, "kernel": self.kernel, "symmetrize": self.symmetrize}
+        how: dict[str, Any] = {
+            "n_neighbors": self.n_neighbors,
+            "metric": self.metric,
+            "kernel": self.kernel,
+            "symmetrize": self.symmetrize,
+        }
         how |= {"device": self.device, "random_state": 0, "verbose": self.verbose}
         if isinstance(X, Data):
             known = X.edge_index is not None and X.edge_index.numel() > 0
@@ -151,7 +162,11 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         digest = float(graph.x[rows].double().sum())
         ignored = ("verbose", "checkpoint", "device")
         parameters = {k: v for k, v in plain_parameters(self).items() if k not in ignored}
-        data = {"data_shape": list(graph.x.shape), "data_digest": digest, "n_edges": graph.edge_index.shape[1]}
+        data = {
+            "data_shape": list(graph.x.shape),
+            "data_digest": digest,
+            "n_edges": graph.edge_index.shape[1],
+        }
         return {"method": type(self).__name__, **parameters, **data, "seed": seed}
 
     # -- reading the result ------------------------------------------------------------------------------------
@@ -199,7 +214,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def _embed(self, x: Tensor) -> NDArray[np.float32]:
         device = next(self.model_.parameters()).device
-        return in_blocks(self.model_.embed, x, device=device).float().numpy()  # type: ignore[arg-type]
+        return in_blocks(self.model_.embed, x, device=device).float().numpy()
 
     def _probabilities(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
         blocks = [logits.float().softmax(dim=1) for _, logits in self._logits(self.model_, source, nodes)]
@@ -225,9 +240,15 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        save_file({k: v.cpu().contiguous() for k, v in self.model_.state_dict().items()}, partial / "model.safetensors")
+        save_file(
+            {k: v.cpu().contiguous() for k, v in self.model_.state_dict().items()},
+            partial / "model.safetensors",
+        )
         results = {"labels": self.labels_, "probabilities": self.probabilities_, "embedding": self.embedding_}
-        save_file({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in results.items()}, partial / "results.safetensors")
+        save_file(
+            {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in results.items()},
+            partial / "results.safetensors",
+        )
         self.graph_.save(partial / "graph")
         meta = {
             "format_version": FORMAT_VERSION,
@@ -236,7 +257,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             "callables": [k for k, v in self.get_params(deep=False).items() if callable(v)],
             "n_features": self.n_features_in_,
             "feature_names": list(getattr(self, "feature_names_in_", [])),
-            "unit_range": self.model_.scale.unit_range,  # type: ignore[union-attr]
+            "unit_range": self.model_.scale.unit_range,
             "history": self.history_,
         }
         (partial / "estimator.json").write_text(json.dumps(meta, indent=1))
@@ -263,7 +284,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         folder = Path(folder)
         meta = read_meta(folder)
         if meta["method"] != cls.__name__:
-            raise ValueError(f"{folder} holds a {meta['method']}, not a {cls.__name__}: use graphclust.load(folder)")
+            raise ValueError(
+                f"{folder} holds a {meta['method']}, not a {cls.__name__}: use graphclust.load(folder)"
+            )
         missing = [name for name in meta["callables"] if name not in parameters]
         if missing:
             raise ValueError(
@@ -277,7 +300,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             results = load_file(folder / "results.safetensors")
         except (OSError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"the model in {folder} cannot be read: {error}") from error
-        model.scale.unit_range = meta["unit_range"]  # type: ignore[union-attr]
+        model.scale.unit_range = meta["unit_range"]
         estimator.model_ = model.to(choose_device(device)).eval()
         estimator.graph_ = SampleGraph.open(folder / "graph")
         estimator.n_features_in_ = meta["n_features"]

@@ -40,7 +40,9 @@ def start_labels(kind: str, source: BatchSource, codes: Tensor, n_clusters: int)
     """
     seed = source.seed % 2**31
     if kind == "mixture":
-        mixture = FittedMixture(n_clusters, covariance_type="diag", n_init=3, reg_covar=1e-4, random_state=seed)
+        mixture = FittedMixture(
+            n_clusters, covariance_type="diag", n_init=3, reg_covar=1e-4, random_state=seed
+        )
         return torch.from_numpy(mixture.fit_predict(codes.double().numpy())).long()
     if kind == "linkage":
         adjacency = whole_adjacency(source)
@@ -77,7 +79,9 @@ def start_branch(model: FusionNetwork, source: BatchSource, codes: Tensor, label
     present = np.unique(labels.numpy())
     if len(present) > 1:
         # Shrinkage, because codes may have constant or collinear columns.
-        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1e-3).fit(last.double().numpy(), labels.numpy())
+        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1e-3).fit(
+            last.double().numpy(), labels.numpy()
+        )
         coef, intercept = torch.from_numpy(lda.coef_).float(), torch.from_numpy(lda.intercept_).float()
         if len(present) == 2:  # scikit-learn gives the one difference of two classes
             coef, intercept = torch.cat([-coef / 2, coef / 2]), torch.cat([-intercept / 2, intercept / 2])

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from graphclust._checks import check_choice, check_count, check_number
+from graphclust.methods.base import DeepClusterer, Input
+from graphclust.methods.starts import STARTS, start_branch, start_labels, start_mixture
 from graphclust.nn.autoencoder import AutoEncoder
 from graphclust.nn.convolutions import Convolution
 from graphclust.nn.heads import GaussianMixture, student_t_log_assignment
@@ -20,11 +28,109 @@ from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.inference import in_blocks, layerwise_logits
 from graphclust.training.stage import Stage, Step
 
-from .base import DeepClusterer
-from .starts import start_branch, start_labels, start_mixture
-
 
 class VGDCN(DeepClusterer):
+    r"""Variational graph-convolution deep clustering network.
+
+    A variational auto-encoder with a Gaussian-mixture prior (VaDE, Jiang et al. 2017) and a stack of graph convolutions
+    over the sample graph, joined layer by layer by the epsilon bridge (Bo et al. 2020, SDCN),
+
+    .. math::
+        Z^{(l)} = \mathrm{relu}\big(\tilde D^{-1/2} \tilde A \tilde D^{-1/2}
+        [(1 - \epsilon) Z^{(l-1)} + \epsilon H^{(l-1)}] W^{(l-1)}\big), \quad Z_G = \mathrm{softmax}(Z^{(L)}),
+
+    are trained together by :math:`L_{ELBO} + \delta\, KL(P \| Z_G)`, where P is DEC's sharpened target
+    :math:`p_{ij} \propto q_{ij}^2 / f_j` with the frequencies :math:`f_j = \sum_i q_{ij}` of all samples. The
+    labels are the argmax of :math:`Z_G`; the decoder generates new samples.
+
+    The thesis (Beijing Forestry University, 2021) reports an accuracy of 62.7 on USPS, below k-means (66.8), as purity;
+    SDCN reports 78.1. What is different here by default, and why; `VGDCN.thesis` puts all of it back:
+
+    - the first clusters come from the sample graph (``init="linkage"``) instead of a mixture fitted to the codes;
+    - the graph branch begins with the encoder's weights (``warm_start``) and is fitted to these clusters first;
+    - the target sharpens the graph branch's own :math:`Z_G` (``target="graph"``) instead of the Student-t assignments
+      of the codes, which know nothing of the graph and pull the branch back to their own, worse clusters;
+    - the encoder is d-256-256-512-10: the thesis's d-500-500-2000-10 takes three times as long for the same result.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        K.
+    n_neighbors : int, default=5
+        M, the neighbours that each sample is joined to.
+    epsilon : float, sequence of float or "learn", default=0.7
+        Share of the encoder's states in the bridge, in [0, 1]: one number, one a layer, or learnt.
+    conv : {"gcn", "gat", "sage", "gin"} or callable, default="gcn"
+        Graph convolution; a callable takes (in_channels, out_channels) and returns a PyG layer.
+    hidden_channels : sequence of int, default=(256, 256, 512)
+        Widths of the encoder; decoder and graph branch follow.
+    latent_dim : int, default=10
+        Width of the code.
+    decoder : {"auto", "bernoulli", "gaussian"}, default="auto"
+        Likelihood of a sample: Bernoulli for data in [0, 1] after scaling, Gaussian otherwise.
+    scale : {"auto", "minmax", "standard", "none"}, default="auto"
+        Of the network's input (`graphclust.nn.FeatureScale`); the graph is built on the features as they are.
+    metric, kernel, symmetrize : str
+        Of the sample graph, see `SampleGraph.from_features`.
+    normalization : {"symmetric", "row"}, default="symmetric"
+        Of the propagation matrix.
+    init : {"linkage", "mixture"}, default="linkage"
+        First clusters: by consensus of average linkage on the graph, or by a Gaussian mixture of the codes.
+    warm_start : bool, default=True
+        Begin the graph branch with the encoder's weights instead of random ones.
+    target : {"graph", "latent"}, default="graph"
+        What the target P sharpens: Z_G, or the Student-t assignments of the codes to the mixture's means.
+    delta : float, default=0.01
+        Weight of KL(P || Z_G).
+    pretrain_epochs, branch_epochs, epochs : int, default=10, 25, 20
+        Length of the three stages: auto-encoder alone, graph branch alone, everything.
+    pretrain_learning_rate, branch_learning_rate, learning_rate : float, default=1e-3, 3e-3, 2e-4
+        Of Adam in the three stages.
+    decay, decay_every : float, int, default=0.9, 10
+        The last stage's rate is multiplied by `decay` every `decay_every` epochs.
+    batch_size : int or None, default=None
+        Samples a step in the graph stages; None takes the full graph, a number samples neighbours.
+    pretrain_batch_size : int, default=256
+        Samples a step of the auto-encoder's pretraining.
+    num_neighbors : sequence of int or None, default=None
+        Neighbours sampled per hop in mini-batches, one for each convolution; None takes 5, 3, 2, 1, 1, ...: the bridge
+        mixes the encoder in at each layer, so far hops matter little.
+    tolerance : float or None, default=1e-3
+        The last stage ends when a smaller share of the labels changed in three epochs in a row.
+    device : str, torch.device or None, default=None
+        None takes CUDA, then MPS, then the CPU.
+    precision : str, default="auto"
+        bfloat16 where the hardware is faster with it, else float32; or a precision of Lightning Fabric.
+    checkpoint : path or None, default=None
+        Folder for checkpoints. A run that was killed goes on from there and ends as an unbroken one would.
+    random_state : int, RandomState or None, default=None
+        The only source of randomness.
+    verbose : bool, default=False
+        Show progress and losses.
+
+    Attributes
+    ----------
+    labels_ : ndarray [N], int64
+    probabilities_ : ndarray [N, K], float32
+        Z_G.
+    embedding_ : ndarray [N, latent_dim], float32
+        Means of the codes.
+    graph_ : SampleGraph
+    model_ : FusionNetwork
+    history_ : list of dict
+        One record an epoch: stage, epoch, loss and its terms, share of labels that changed, seconds.
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from graphclust import VGDCN
+    >>> x, y = load_digits(return_X_y=True)
+    >>> model = VGDCN(n_clusters=10, random_state=0).fit(x)
+    >>> model.predict(x[:5]).shape
+    (5,)
+    """
+
     def __init__(
         self,
         n_clusters: int = 8,
@@ -32,7 +138,7 @@ class VGDCN(DeepClusterer):
         n_neighbors: int = 5,
         epsilon: float | Sequence[float] | str = 0.7,
         conv: str | Convolution = "gcn",
-        hidden_channels: Sequence[int] = (500, 500, 2000),
+        hidden_channels: Sequence[int] = (256, 256, 512),
         latent_dim: int = 10,
         decoder: str = "auto",
         scale: str = "auto",
@@ -41,12 +147,17 @@ class VGDCN(DeepClusterer):
         symmetrize: str = "union",
         normalization: str = "symmetric",
         init: str = "linkage",
+        warm_start: bool = True,
         target: str = "graph",
         delta: float = 0.01,
-        pretrain_epochs: int = 15,
-        branch_epochs: int = 10,
+        pretrain_epochs: int = 10,
+        branch_epochs: int = 25,
         epochs: int = 20,
-        learning_rate: float = 1e-3,
+        pretrain_learning_rate: float = 1e-3,
+        branch_learning_rate: float = 3e-3,
+        learning_rate: float = 2e-4,
+        decay: float = 0.9,
+        decay_every: int = 10,
         batch_size: int | None = None,
         pretrain_batch_size: int = 256,
         num_neighbors: Sequence[int] | None = None,
@@ -70,12 +181,17 @@ class VGDCN(DeepClusterer):
         self.symmetrize = symmetrize
         self.normalization = normalization
         self.init = init
+        self.warm_start = warm_start
         self.target = target
         self.delta = delta
         self.pretrain_epochs = pretrain_epochs
         self.branch_epochs = branch_epochs
         self.epochs = epochs
+        self.pretrain_learning_rate = pretrain_learning_rate
+        self.branch_learning_rate = branch_learning_rate
         self.learning_rate = learning_rate
+        self.decay = decay
+        self.decay_every = decay_every
         self.batch_size = batch_size
         self.pretrain_batch_size = pretrain_batch_size
         self.num_neighbors = num_neighbors
@@ -86,7 +202,40 @@ class VGDCN(DeepClusterer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def _build(self, n_features: int) -> FusionNetwork:
+    @classmethod
+    def thesis(cls, n_clusters: int, **parameters: Any) -> VGDCN:
+        """The method as the thesis describes it, but for its errors (pixels outside [0, 1], purity as accuracy).
+
+        d-500-500-2000-10, M = 3, epsilon = 0.7, mixture fitted to the codes, random graph branch, Student-t target,
+        delta = 0.01, rate 1e-3 times 0.9 every 10 epochs, 100 epochs. `parameters` override any of them.
+        """
+        as_written: dict[str, Any] = {
+            "n_neighbors": 3,
+            "epsilon": 0.7,
+            "hidden_channels": (500, 500, 2000),
+            "init": "mixture",
+            "warm_start": False,
+            "target": "latent",
+            "delta": 0.01,
+            "branch_epochs": 0,
+            "epochs": 100,
+            "learning_rate": 1e-3,
+            "tolerance": None,
+        }
+        return cls(n_clusters, **{**as_written, **parameters})
+
+    def _check_parameters(self) -> None:
+        check_choice(self.init, "init", STARTS)
+        check_choice(self.target, "target", ("graph", "latent"))
+        check_number(self.delta, "delta", 0.0, math.inf)
+        n_layers = len(tuple(self.hidden_channels)) + 2
+        if self.num_neighbors is not None and len(self.num_neighbors) != n_layers:
+            raise ValueError(
+                f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
+                f"{n_layers} convolutions"
+            )
+
+    def _build(self, n_features: int) -> Any:
         hidden = tuple(self.hidden_channels)
         return FusionNetwork(
             FeatureScale(n_features),
@@ -98,15 +247,16 @@ class VGDCN(DeepClusterer):
         )
 
     def _fanouts(self) -> list[int]:
-        return list(self.num_neighbors) if self.num_neighbors is not None else [5, 3, 2, 1, 1]
+        n_layers = len(tuple(self.hidden_channels)) + 2
+        return (
+            [5, 3, 2, *[1] * n_layers][:n_layers] if self.num_neighbors is None else list(self.num_neighbors)
+        )
 
-    def _stages(self, model: nn.Module, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
-        assert isinstance(model, FusionNetwork)
-        mixture = model.head
-        assert isinstance(mixture, GaussianMixture)
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        mixture: GaussianMixture = model.head
         likelihood = resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
 
-        def reconstruct(m: nn.Module, batch: Batch) -> Step:
+        def reconstruct(m: FusionNetwork, batch: Batch) -> Step:
             x = m.scale(batch.x)
             output = m.autoencoder.decode(m.autoencoder.encode(x).mean)
             return Step({"reconstruction": likelihood.negative_log_likelihood(output, x).mean()})
@@ -119,9 +269,10 @@ class VGDCN(DeepClusterer):
             # The code's noise begins at a tenth of the clusters' own variance: enough to learn from, too little to
             # wash out what pretraining found.
             model.autoencoder.encoder.log_variance.bias.data.copy_((0.1 * within).log())
-            start_branch(model, source, codes, labels)
+            if self.warm_start:
+                start_branch(model, source, codes, labels)
 
-        def follow_start(m: nn.Module, batch: Batch) -> Step:
+        def follow_start(m: FusionNetwork, batch: Batch) -> Step:
             with torch.no_grad():
                 x = m.scale(batch.x)
                 states = m.states(x)
@@ -129,9 +280,10 @@ class VGDCN(DeepClusterer):
             target = memory["start"][batch.index.cpu()].to(logits.device)
             return Step({"cross_entropy": cross_entropy(logits, target)}, logits)
 
-        def cluster(m: nn.Module, batch: Batch) -> Step:
+        def cluster(m: FusionNetwork, batch: Batch) -> Step:
             encoding, logits = m(batch.x, batch.adjacency)
-            x, mean, log_variance = m.scale(batch.x[: batch.size]), *encoding.gaussian(batch.size)
+            mean, log_variance = encoding.gaussian(batch.size)
+            x = m.scale(batch.x[: batch.size])
             z = gaussian_sample(mean, log_variance)
             likelihoods = likelihood.negative_log_likelihood(m.autoencoder.decode(z), x)
             prior = mixture_kl(
@@ -145,13 +297,12 @@ class VGDCN(DeepClusterer):
             terms = {"elbo": (likelihoods + prior).mean(), "kl": self.delta * kl_divergence(p, log_z_g)}
             return Step(terms, log_z_g)
 
-        graph_stage = {"batch_size": self.batch_size, "uses_graph": True, "learning_rate": self.learning_rate}
         return [
             Stage(
                 "pretraining",
                 reconstruct,
                 self.pretrain_epochs,
-                learning_rate=self.learning_rate,
+                self.pretrain_learning_rate,
                 batch_size=self.pretrain_batch_size,
                 parameters=lambda m: m.autoencoder.parameters(),
             ),
@@ -159,13 +310,69 @@ class VGDCN(DeepClusterer):
                 "graph branch",
                 follow_start,
                 self.branch_epochs,
+                self.branch_learning_rate,
+                batch_size=self.batch_size,
+                uses_graph=True,
                 start=start,
                 parameters=lambda m: m.fusion.parameters(),
-                **{**graph_stage, 'learning_rate': getattr(self,'blr',1e-3)},
             ),
-            Stage("clustering", cluster, self.epochs, decay=0.9, tolerance=self.tolerance, **{**graph_stage,'learning_rate':getattr(self,'clr',1e-3)}),
+            Stage(
+                "clustering",
+                cluster,
+                self.epochs,
+                self.learning_rate,
+                decay=self.decay,
+                decay_every=self.decay_every,
+                batch_size=self.batch_size,
+                uses_graph=True,
+                tolerance=self.tolerance,
+            ),
         ]
 
-    def _logits(self, model: nn.Module, source: BatchSource, nodes: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-        assert isinstance(model, FusionNetwork)
+    def _logits(
+        self, model: Any, source: BatchSource, nodes: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         return layerwise_logits(model.fusion, model.states, source, nodes, prepare=model.scale)
+
+    # -- the decoder -------------------------------------------------------------------------------------------
+
+    def sample(
+        self, n_samples: int = 1, cluster: int | None = None, *, random_state: Any = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """New samples: draw a cluster from pi (or take `cluster`), a code from its Gaussian, and decode it.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        cluster : int or None
+            A component of the mixture, 0 ... K - 1; with ``init="linkage"`` and few epochs it is the cluster of the
+            same number.
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        samples : ndarray [n_samples, d]
+            Expected values, in the units of the data.
+        clusters : ndarray [n_samples]
+        """
+        check_is_fitted(self)
+        check_count(n_samples, "n_samples")
+        mixture, device = self.model_.head, next(self.model_.parameters()).device
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        generator = torch.Generator(device=device).manual_seed(seed)
+        with torch.no_grad():
+            codes, clusters = mixture.sample(n_samples, cluster, generator)
+            samples = self._decode(codes)
+        return samples, clusters.cpu().numpy()
+
+    def reconstruct(self, X: Input) -> NDArray[np.float32]:
+        """Samples encoded and decoded again, [M, d] -> [M, d], in the units of the data."""
+        codes = torch.from_numpy(self.transform(X))
+        device = next(self.model_.parameters()).device
+        with torch.no_grad():
+            return np.concatenate([self._decode(block.to(device)) for block in codes.split(8192)])
+
+    def _decode(self, codes: Tensor) -> NDArray[np.float32]:
+        model = self.model_
+        likelihood = resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
+        return model.scale.inverse(likelihood.mean(model.autoencoder.decode(codes))).cpu().numpy()

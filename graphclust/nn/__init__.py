@@ -1,0 +1,48 @@
+"""Torch modules: encoders, the epsilon-bridge fusion, assignment heads, losses. No files, no loops."""
+
+from graphclust.nn.adjacency import Adjacency, propagation_weights
+from graphclust.nn.autoencoder import AutoEncoder, Encoding, MLPDecoder, MLPEncoder
+from graphclust.nn.convolutions import GATConv, GCNConv, GINConv, SAGEConv, make_convolution
+from graphclust.nn.fusion import GraphFusion
+from graphclust.nn.heads import (
+    ClusterFrequencies,
+    GaussianMixture,
+    StudentTAssignment,
+    student_t_log_assignment,
+)
+from graphclust.nn.likelihoods import Bernoulli, Gaussian, Likelihood, gaussian_sample, resolve_likelihood
+from graphclust.nn.losses import kl_divergence, kl_standard_normal, mixture_kl, target_distribution
+from graphclust.nn.networks import FusionNetwork
+from graphclust.nn.scaling import FeatureScale
+from graphclust.nn.warm_start import warm_start
+
+__all__ = [
+    "Adjacency",
+    "AutoEncoder",
+    "Bernoulli",
+    "ClusterFrequencies",
+    "Encoding",
+    "FeatureScale",
+    "FusionNetwork",
+    "GATConv",
+    "GCNConv",
+    "GINConv",
+    "Gaussian",
+    "GaussianMixture",
+    "GraphFusion",
+    "Likelihood",
+    "MLPDecoder",
+    "MLPEncoder",
+    "SAGEConv",
+    "StudentTAssignment",
+    "gaussian_sample",
+    "kl_divergence",
+    "kl_standard_normal",
+    "make_convolution",
+    "mixture_kl",
+    "propagation_weights",
+    "resolve_likelihood",
+    "student_t_log_assignment",
+    "target_distribution",
+    "warm_start",
+]

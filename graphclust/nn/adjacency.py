@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -119,7 +120,10 @@ class Adjacency:
     def _compressed(self, weight: Tensor, by: int) -> Tensor:
         pointers, columns, order = self._layout(by)
         size = (self.num_nodes, self.num_nodes)
-        return torch.sparse_csr_tensor(pointers, columns, weight.detach()[order], size, check_invariants=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            values = weight.detach()[order]
+            return torch.sparse_csr_tensor(pointers, columns, values, size, check_invariants=False)
 
     # -- products ----------------------------------------------------------------------------------------------
 

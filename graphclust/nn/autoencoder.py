@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .likelihoods import gaussian_sample
+from graphclust.nn.likelihoods import gaussian_sample
 
 
 @dataclass
@@ -166,6 +167,9 @@ class AutoEncoder(nn.Module):
     decoder : Module
         ``decoder(z) -> raw output`` of the shape of x.
     """
+
+    encoder: Any
+    decoder: Any
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 from torch_geometric import nn as pyg
 from torch_geometric.utils import softmax
 
-from .adjacency import Adjacency
+from graphclust.nn.adjacency import Adjacency
 
 
-def _narrow(adjacency: Adjacency, weight: Tensor, x: Tensor, linear: nn.Module, key: str | None) -> Tensor:
+def _narrow(adjacency: Adjacency, weight: Tensor, x: Tensor, linear: Any, key: str | None) -> Tensor:
     """``A x W`` in the cheaper order; `key` names x when it never changes, so that A x is computed once."""
 
     def propagate() -> Tensor:
@@ -35,7 +36,7 @@ def _narrow(adjacency: Adjacency, weight: Tensor, x: Tensor, linear: nn.Module, 
 class GCNConv(pyg.GCNConv):
     """Kipf & Welling (2017): ``D~^-1/2 (A + I) D~^-1/2 X W + b``."""
 
-    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """[N, in_channels] -> [N, out_channels]; `constant` says that x is the same in every step."""
         if constant and adjacency.constant:
             out = self.lin(adjacency.memo("gcn_input", lambda: adjacency.propagate(x)))
@@ -49,7 +50,7 @@ class GCNConv(pyg.GCNConv):
 class SAGEConv(pyg.SAGEConv):
     """Hamilton et al. (2017): ``X W_r + mean over neighbours (X) W + b``."""
 
-    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """[N, in_channels] -> [N, out_channels]."""
         weight = adjacency.mean_weight
         linear = _WithoutBias(self.lin_l)
@@ -61,7 +62,7 @@ class SAGEConv(pyg.SAGEConv):
 class GINConv(pyg.GINConv):
     """Xu et al. (2019): ``MLP((1 + eps) X + sum over neighbours (X))``, the sum weighted by the sample graph."""
 
-    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """[N, in_channels] -> [N, out_channels]."""
         first = self.nn[0]
         linear = _WithoutBias(first)
@@ -79,7 +80,7 @@ class GATConv(pyg.GATConv):
     taken on the narrower side.
     """
 
-    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """[N, in_channels] -> [N, out_channels]."""
         looped = adjacency.looped()
         source, target = looped.edge_index
@@ -95,6 +96,8 @@ class GATConv(pyg.GATConv):
 
 class AnyConv(nn.Module):
     """A layer of the user's, called as PyG calls it: ``layer(x, edge_index[, edge_weight])``."""
+
+    layer: Any
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -117,16 +120,18 @@ class AnyConv(nn.Module):
 class _WithoutBias(nn.Module):
     """A linear layer's product alone: the bias is added once, after the sum over neighbours."""
 
-    def __init__(self, linear: nn.Module) -> None:
+    def __init__(self, linear: Any) -> None:
         super().__init__()
-        self.weight = linear.weight
+        self.weight: Tensor = linear.weight
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)
 
 
 def _gin(in_channels: int, out_channels: int) -> GINConv:
-    mlp = nn.Sequential(nn.Linear(in_channels, out_channels), nn.ReLU(), nn.Linear(out_channels, out_channels))
+    mlp = nn.Sequential(
+        nn.Linear(in_channels, out_channels), nn.ReLU(), nn.Linear(out_channels, out_channels)
+    )
     return GINConv(mlp, train_eps=True)
 
 
@@ -160,5 +165,7 @@ def make_convolution(conv: str | Convolution, in_channels: int, out_channels: in
         raise TypeError(f"conv is a {type(conv).__name__}, it must be a name or a callable")
     layer = conv(in_channels, out_channels)
     if not isinstance(layer, nn.Module):
-        raise TypeError(f"conv({in_channels}, {out_channels}) gave a {type(layer).__name__}, not a torch module")
+        raise TypeError(
+            f"conv({in_channels}, {out_channels}) gave a {type(layer).__name__}, not a torch module"
+        )
     return AnyConv(layer)

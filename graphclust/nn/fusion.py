@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .adjacency import Adjacency
-from .convolutions import Convolution, make_convolution
+from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.convolutions import Convolution, make_convolution
 
 
 class GraphFusion(nn.Module):
@@ -30,7 +30,10 @@ class GraphFusion(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int], conv: str | Convolution = "gcn", epsilon: float | Sequence[float] | str = 0.7
+        self,
+        widths: Sequence[int],
+        conv: str | Convolution = "gcn",
+        epsilon: float | Sequence[float] | str = 0.7,
     ) -> None:
         super().__init__()
         if len(widths) < 3:
@@ -89,11 +92,17 @@ def check_epsilon(epsilon: float | Sequence[float] | str, n_bridges: int) -> lis
     """Shares of the bridges as a list, None for "learn"; ValueError outside [0, 1] or for a wrong number of them."""
     if isinstance(epsilon, str):
         if epsilon != "learn":
-            raise ValueError(f"epsilon is {epsilon!r}, it must be a number in [0, 1], a list of them or 'learn'")
+            raise ValueError(
+                f"epsilon is {epsilon!r}, it must be a number in [0, 1], a list of them or 'learn'"
+            )
         return None
-    values = [float(epsilon)] * n_bridges if isinstance(epsilon, (int, float)) else [float(e) for e in epsilon]
+    values = (
+        [float(epsilon)] * n_bridges if isinstance(epsilon, (int, float)) else [float(e) for e in epsilon]
+    )
     if len(values) != n_bridges:
-        raise ValueError(f"epsilon holds {len(values)} numbers, it must hold one for each of the {n_bridges} bridges")
+        raise ValueError(
+            f"epsilon holds {len(values)} numbers, it must hold one for each of the {n_bridges} bridges"
+        )
     for value in values:
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"epsilon is {value}, it must lie in [0, 1]")

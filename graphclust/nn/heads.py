@@ -120,7 +120,9 @@ class GaussianMixture(nn.Module):
         origin = self.centers.detach().mean(dim=0)
         z, centers = z - origin, self.centers - origin
         quadratic = (
-            z.square() @ precision.T - 2.0 * z @ (precision * centers).T + (precision * centers.square()).sum(dim=1)
+            z.square() @ precision.T
+            - 2.0 * z @ (precision * centers).T
+            + (precision * centers.square()).sum(dim=1)
         )
         log_norm = self.log_variances.sum(dim=1) + z.shape[1] * math.log(2.0 * math.pi)
         return self.log_weights - 0.5 * (log_norm + quadratic)

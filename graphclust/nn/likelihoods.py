@@ -35,9 +35,11 @@ class Bernoulli(Likelihood):
     name = "bernoulli"
 
     def negative_log_likelihood(self, output: Tensor, x: Tensor) -> Tensor:
+        """Cross-entropy of each sample, [N, d], [N, d] -> [N]."""
         return F.binary_cross_entropy_with_logits(output, x, reduction="none").sum(dim=1)
 
     def mean(self, output: Tensor) -> Tensor:
+        """Logistic function of the output."""
         return output.sigmoid()
 
 
@@ -58,9 +60,11 @@ class Gaussian(Likelihood):
         self.variance = variance
 
     def negative_log_likelihood(self, output: Tensor, x: Tensor) -> Tensor:
+        """Scaled squared error of each sample, [N, d], [N, d] -> [N]."""
         return (output - x).square().sum(dim=1) / (2 * self.variance)
 
     def mean(self, output: Tensor) -> Tensor:
+        """The output itself."""
         return output
 
 
@@ -84,7 +88,9 @@ def resolve_likelihood(likelihood: str | Likelihood, *, unit_range: bool = True)
     elif likelihood == "gaussian":
         chosen = Gaussian()
     else:
-        raise ValueError(f"likelihood is {likelihood!r}, it must be 'auto', 'bernoulli', 'gaussian' or a Likelihood")
+        raise ValueError(
+            f"likelihood is {likelihood!r}, it must be 'auto', 'bernoulli', 'gaussian' or a Likelihood"
+        )
     if isinstance(chosen, Bernoulli) and not unit_range:
         raise ValueError(
             "a Bernoulli decoder needs values in [0, 1] and the data leave that interval: "

@@ -81,7 +81,11 @@ def mixture_kl(
     """
     precision = (-center_log_variances).exp()
     second_moment = (log_variance.exp() + mean.square()) @ precision.T
-    quadratic = second_moment - 2.0 * mean @ (precision * centers).T + (precision * centers.square()).sum(dim=1)
+    quadratic = (
+        second_moment - 2.0 * mean @ (precision * centers).T + (precision * centers.square()).sum(dim=1)
+    )
     gaussian = 0.5 * (center_log_variances.sum(dim=1) + quadratic)
     discrete = log_responsibilities - log_weights
-    return (log_responsibilities.exp() * (gaussian + discrete)).sum(dim=1) - 0.5 * (1.0 + log_variance).sum(dim=1)
+    return (log_responsibilities.exp() * (gaussian + discrete)).sum(dim=1) - 0.5 * (1.0 + log_variance).sum(
+        dim=1
+    )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from .adjacency import Adjacency
-from .autoencoder import AutoEncoder, Encoding
-from .convolutions import Convolution
-from .fusion import GraphFusion
-from .heads import ClusterFrequencies
-from .scaling import FeatureScale
+from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.autoencoder import AutoEncoder, Encoding
+from graphclust.nn.convolutions import Convolution
+from graphclust.nn.fusion import GraphFusion
+from graphclust.nn.heads import ClusterFrequencies
+from graphclust.nn.scaling import FeatureScale
 
 
 class FusionOutput(NamedTuple):
@@ -39,6 +38,12 @@ class FusionNetwork(nn.Module):
     conv, epsilon
         See `GraphFusion`.
     """
+
+    scale: FeatureScale
+    autoencoder: AutoEncoder
+    head: Any
+    fusion: GraphFusion
+    frequencies: ClusterFrequencies
 
     def __init__(
         self,
@@ -69,9 +74,3 @@ class FusionNetwork(nn.Module):
         x = self.scale(x)
         encoding = self.autoencoder.encode(x)
         return FusionOutput(encoding, self.fusion(x, encoding.states, adjacency))
-
-    @torch.no_grad()
-    def reset_fusion(self) -> None:
-        """Draw the graph branch's weights anew."""
-        for layer in self.fusion.layers:
-            layer.reset_parameters()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric import nn as pyg
 
-from .autoencoder import MLPEncoder
-from .fusion import GraphFusion
+from graphclust.nn.autoencoder import MLPEncoder
+from graphclust.nn.fusion import GraphFusion
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from ..graph.sampling import SeededNodeLoader, neighbor_loader
-from ..nn.adjacency import Adjacency, propagation_weights
+from graphclust.graph.sampling import SeededNodeLoader, neighbor_loader
+from graphclust.nn.adjacency import Adjacency, propagation_weights
 
 
 @dataclass
@@ -121,7 +121,7 @@ class BatchSource:
     def _neighbor_batches(self, number: int, batch_size: int) -> Iterator[Batch]:
         if self._loader is None or self._loader.batch_size != batch_size:
             # Edge weights of 1 come back as in-degree / sampled edges: the factor that makes a sampled sum unbiased.
-            ones = torch.ones(self.graph.edge_index.shape[1])  # type: ignore[union-attr]
+            ones = torch.ones(self.graph.edge_index.shape[1])
             topology = Data(x=self.x, edge_index=self.graph.edge_index, edge_weight=ones)
             self._loader = neighbor_loader(
                 topology, self.num_neighbors, batch_size, shuffle=True, rescale=True, random_state=self.seed

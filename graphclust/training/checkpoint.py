@@ -49,7 +49,9 @@ def read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
         meta = json.loads((folder / "state.json").read_text())
         tensors = load_file(folder / "state.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"the checkpoint in {folder} cannot be read ({error}): delete the folder to start anew") from error
+        raise ValueError(
+            f"the checkpoint in {folder} cannot be read ({error}): delete the folder to start anew"
+        ) from error
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"the checkpoint in {folder} has format version {meta.get('format_version')}, this graphclust reads "

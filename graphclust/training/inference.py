@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ..nn.adjacency import Adjacency
-from ..nn.fusion import GraphFusion
-from .batches import BatchSource
+from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.fusion import GraphFusion
+from graphclust.training.batches import BatchSource
 
 
 def in_blocks(
-    function: Callable[[Tensor], Tensor], x: Tensor, *, device: torch.device | str = "cpu", block_size: int = 8192
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    block_size: int = 8192,
 ) -> Tensor:
     """``function(x)`` block of rows by block of rows, without gradients; the result is collected on the CPU.
 

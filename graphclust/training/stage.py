@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from .batches import Batch
+from graphclust.training.batches import Batch
 
 
 class Step(NamedTuple):
@@ -27,7 +27,8 @@ class Step(NamedTuple):
     probabilities: Tensor | None = None
 
 
-Loss = Callable[[nn.Module, Batch], Step]
+# The model's type is the recipe's own: a loss reads parts of it that nn.Module does not know.
+Loss = Callable[[Any, Batch], Step]
 
 
 @dataclass
@@ -70,6 +71,18 @@ class Stage:
     batch_size: int | None = None
     uses_graph: bool = False
     start: Callable[[], None] | None = None
-    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] | None = None
+    parameters: Callable[[Any], Iterable[nn.Parameter]] | None = None
     tolerance: float | None = None
     patience: int = 3
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"stage {self.name!r} has {self.epochs} epochs, it must have 0 or more")
+        if not self.learning_rate > 0:
+            raise ValueError(
+                f"stage {self.name!r} has learning rate {self.learning_rate}, it must be greater than 0"
+            )
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(
+                f"stage {self.name!r} has batch size {self.batch_size}, it must be at least 1 or None"
+            )

@@ -11,10 +11,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from .batches import Batch, BatchSource
-from .checkpoint import optimizer_tensors, read_folder, restore_optimizer, write_folder_atomically
-from .progress import TrainingProgress
-from .stage import Loss, Stage, Step
+from graphclust.training.batches import Batch, BatchSource
+from graphclust.training.checkpoint import (
+    optimizer_tensors,
+    read_folder,
+    restore_optimizer,
+    write_folder_atomically,
+)
+from graphclust.training.progress import TrainingProgress
+from graphclust.training.stage import Loss, Stage, Step
 
 History = list[dict[str, Any]]
 
@@ -27,7 +32,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     chosen = torch.device(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r} and torch sees no CUDA device here: use device='cpu' or 'auto'")
+        raise ValueError(
+            f"device is {device!r} and torch sees no CUDA device here: use device='cpu' or 'auto'"
+        )
     return chosen
 
 
@@ -146,7 +153,17 @@ class Trainer:
                 at = first_epoch if number == first_stage else 0
                 tensors = resumed[0] if resumed is not None and number == first_stage else {}
                 self._run_stage(
-                    fabric, model, stages[number], number, at, tensors, batches, history, progress, memory, fingerprint
+                    fabric,
+                    model,
+                    stages[number],
+                    number,
+                    at,
+                    tensors,
+                    batches,
+                    history,
+                    progress,
+                    memory,
+                    fingerprint,
                 )
         return history
 
@@ -176,7 +193,9 @@ class Trainer:
         if stage.epochs <= first_epoch or not parameters:
             return
         fused = self.device.type in ("cuda", "cpu")
-        optimizer = torch.optim.AdamW(parameters, stage.learning_rate, weight_decay=stage.weight_decay, fused=fused)
+        optimizer = torch.optim.AdamW(
+            parameters, stage.learning_rate, weight_decay=stage.weight_decay, fused=fused
+        )
         objective, wrapped = fabric.setup(_Objective(model, stage.loss), optimizer)
         if first_epoch:
             restore_optimizer(optimizer, tensors)
@@ -219,7 +238,9 @@ class Trainer:
         objective.train()
         sums: dict[str, Tensor] = {}
         changed = None
-        for batch in batches.epoch(self._epoch_seed(number, epoch + 1), stage.batch_size, uses_graph=stage.uses_graph):
+        for batch in batches.epoch(
+            self._epoch_seed(number, epoch + 1), stage.batch_size, uses_graph=stage.uses_graph
+        ):
             step: Step = objective(batch)
             loss = torch.stack([term.float() for term in step.terms.values()]).sum()
             optimizer.zero_grad(set_to_none=True)
@@ -254,7 +275,11 @@ class Trainer:
         return (self.seed * 1_000_003 + stage * 10_007 + epoch) % 2**62
 
     def _save(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], meta: dict[str, Any]
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        tensors: dict[str, Tensor],
+        meta: dict[str, Any],
     ) -> None:
         assert self.checkpoint is not None
         weights = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -264,7 +289,9 @@ class Trainer:
         found = None if self.checkpoint is None else read_folder(self.checkpoint)
         if found is not None and found[1]["fingerprint"] != fingerprint:
             other = found[1]["fingerprint"] or {}
-            differs = sorted(k for k in {**other, **(fingerprint or {})} if other.get(k) != (fingerprint or {}).get(k))
+            differs = sorted(
+                k for k in {**other, **(fingerprint or {})} if other.get(k) != (fingerprint or {}).get(k)
+            )
             raise ValueError(
                 f"the checkpoint in {self.checkpoint} belongs to another run (it differs in {', '.join(differs)}): "
                 "name another folder, or delete this one to start anew"
