@@ -8,6 +8,7 @@ import shutil
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -34,6 +35,9 @@ Input: TypeAlias = ArrayLike | Tensor | Data
 Self = TypeVar("Self", bound="DeepClusterer")
 
 
+# scikit-learn wants a constructor that names every parameter and does nothing but store it. That is what a dataclass
+# writes, so a method lists its own parameters with their defaults and inherits the rest.
+@dataclass(eq=False, repr=False, kw_only=True)
 class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
     """Base of the estimators that train a network over a sample graph.
 
@@ -41,19 +45,19 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     `_logits` reads the cluster logits off the trained network. Everything else is here, once.
     """
 
-    # Parameters that every subclass has; the subclass documents them.
-    n_clusters: int
-    n_neighbors: int
-    metric: str
-    kernel: str
-    symmetrize: str
-    normalization: str
-    num_neighbors: Any
-    device: Any
-    precision: str
-    checkpoint: Any
-    random_state: Any
-    verbose: bool
+    n_clusters: int = field(default=8, kw_only=False)
+    n_neighbors: int = 5
+    metric: str = "euclidean"
+    kernel: str = "heat"
+    symmetrize: str = "union"
+    normalization: str = "symmetric"
+    scale: str = "auto"
+    batch_size: int | None = None
+    device: Any = None
+    precision: str = "auto"
+    checkpoint: Any = None
+    random_state: Any = None
+    verbose: bool = False
 
     @abstractmethod
     def _build(self, n_features: int) -> Any:
@@ -106,7 +110,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self._build(n_features)
-            model.scale.fit(graph.x, getattr(self, "scale", "auto"))
+            model.scale.fit(graph.x, self.scale)
         source = self._source(graph, trainer.device, seed)
         model.to(trainer.device)
         memory: dict[str, Tensor] = {}
@@ -270,7 +274,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return folder
 
     @classmethod
-    def load(cls: type[Self], folder: str | Path, *, device: Any = None, **parameters: Any) -> Self:
+    def load(cls: type[Self], folder: str | Path, *, device: Any = None, **callables: Any) -> Self:
         """Read an estimator that `save` wrote.
 
         Parameters
@@ -278,8 +282,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         folder : path
         device : str or torch.device, optional
             Where the network goes; chosen when left out.
-        **parameters
-            Callables, such as a `conv` of the user's, which files cannot hold.
+        **callables
+            Parameters that are callables, such as a `conv` of the user's, which files cannot hold.
         """
         folder = Path(folder)
         meta = read_meta(folder)
@@ -287,13 +291,13 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             raise ValueError(
                 f"{folder} holds a {meta['method']}, not a {cls.__name__}: use graphclust.load(folder)"
             )
-        missing = [name for name in meta["callables"] if name not in parameters]
+        missing = [name for name in meta["callables"] if name not in callables]
         if missing:
             raise ValueError(
                 f"{folder} was saved with a callable for {', '.join(missing)}, which files cannot hold: "
                 f"pass it again, load(folder, {missing[0]}=...)"
             )
-        estimator = cls(**{**meta["parameters"], **parameters})
+        estimator = cls(**{**meta["parameters"], **callables})
         model = estimator._build(meta["n_features"])
         try:
             model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from graphclust.training.inference import in_blocks, layerwise_logits
 from graphclust.training.stage import Stage, Step
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class VGDCN(DeepClusterer):
     r"""Variational graph-convolution deep clustering network.
 
@@ -131,83 +133,33 @@ class VGDCN(DeepClusterer):
     (5,)
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 8,
-        *,
-        n_neighbors: int = 5,
-        epsilon: float | Sequence[float] | str = 0.7,
-        conv: str | Convolution = "gcn",
-        hidden_channels: Sequence[int] = (256, 256, 512),
-        latent_dim: int = 10,
-        decoder: str = "auto",
-        scale: str = "auto",
-        metric: str = "euclidean",
-        kernel: str = "heat",
-        symmetrize: str = "union",
-        normalization: str = "symmetric",
-        init: str = "linkage",
-        warm_start: bool = True,
-        target: str = "graph",
-        delta: float = 0.01,
-        pretrain_epochs: int = 10,
-        branch_epochs: int = 25,
-        epochs: int = 20,
-        pretrain_learning_rate: float = 1e-3,
-        branch_learning_rate: float = 3e-3,
-        learning_rate: float = 2e-4,
-        decay: float = 0.9,
-        decay_every: int = 10,
-        batch_size: int | None = None,
-        pretrain_batch_size: int = 256,
-        num_neighbors: Sequence[int] | None = None,
-        tolerance: float | None = 1e-3,
-        device: Any = None,
-        precision: str = "auto",
-        checkpoint: Any = None,
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_neighbors = n_neighbors
-        self.epsilon = epsilon
-        self.conv = conv
-        self.hidden_channels = hidden_channels
-        self.latent_dim = latent_dim
-        self.decoder = decoder
-        self.scale = scale
-        self.metric = metric
-        self.kernel = kernel
-        self.symmetrize = symmetrize
-        self.normalization = normalization
-        self.init = init
-        self.warm_start = warm_start
-        self.target = target
-        self.delta = delta
-        self.pretrain_epochs = pretrain_epochs
-        self.branch_epochs = branch_epochs
-        self.epochs = epochs
-        self.pretrain_learning_rate = pretrain_learning_rate
-        self.branch_learning_rate = branch_learning_rate
-        self.learning_rate = learning_rate
-        self.decay = decay
-        self.decay_every = decay_every
-        self.batch_size = batch_size
-        self.pretrain_batch_size = pretrain_batch_size
-        self.num_neighbors = num_neighbors
-        self.tolerance = tolerance
-        self.device = device
-        self.precision = precision
-        self.checkpoint = checkpoint
-        self.random_state = random_state
-        self.verbose = verbose
+    epsilon: float | Sequence[float] | str = 0.7
+    conv: str | Convolution = "gcn"
+    hidden_channels: Sequence[int] = (256, 256, 512)
+    latent_dim: int = 10
+    decoder: str = "auto"
+    init: str = "linkage"
+    warm_start: bool = True
+    target: str = "graph"
+    delta: float = 0.01
+    pretrain_epochs: int = 10
+    branch_epochs: int = 25
+    epochs: int = 20
+    pretrain_learning_rate: float = 1e-3
+    branch_learning_rate: float = 3e-3
+    learning_rate: float = 2e-4
+    decay: float = 0.9
+    decay_every: int = 10
+    pretrain_batch_size: int = 256
+    num_neighbors: Sequence[int] | None = None
+    tolerance: float | None = 1e-3
 
     @classmethod
-    def thesis(cls, n_clusters: int, **parameters: Any) -> VGDCN:
+    def thesis(cls, n_clusters: int, **changes: Any) -> VGDCN:
         """The method as the thesis describes it, but for its errors (pixels outside [0, 1], purity as accuracy).
 
         d-500-500-2000-10, M = 3, epsilon = 0.7, mixture fitted to the codes, random graph branch, Student-t target,
-        delta = 0.01, rate 1e-3 times 0.9 every 10 epochs, 100 epochs. `parameters` override any of them.
+        delta = 0.01, rate 1e-3 times 0.9 every 10 epochs, 100 epochs. `changes` override any of them.
         """
         as_written: dict[str, Any] = {
             "n_neighbors": 3,
@@ -222,7 +174,7 @@ class VGDCN(DeepClusterer):
             "learning_rate": 1e-3,
             "tolerance": None,
         }
-        return cls(n_clusters, **{**as_written, **parameters})
+        return cls(n_clusters, **{**as_written, **changes})
 
     def _check_parameters(self) -> None:
         check_choice(self.init, "init", STARTS)
