@@ -11,6 +11,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphclust._checks import check_count
+
 _UNLINKED = 1e-12
 
 
@@ -22,8 +24,9 @@ class MergeTree(NamedTuple):
     labels : Tensor [N], int64
         Cluster of each sample, 0 ... n_clusters - 1, the largest cluster first.
     linkage : ndarray [P - 1, 4]
-        Merges of the P parts in scipy's format, up to the root: two nodes, height, number of samples. The height is
-        ``-log`` of the mean edge weight between the two, so that it grows.
+        Merges of the P parts in scipy's format, up to the root: two nodes, height, number of parts. The height is
+        ``-log`` of the mean edge weight between the two, so that it grows; all heights are shifted alike where the
+        first would be negative (weights above 1). Pairs without an edge have a weight of 1e-12.
     part_labels : ndarray [P]
         Cluster of each part.
     """
@@ -66,12 +69,16 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
     -------
     MergeTree
     """
+    assert graph.edge_index is not None
+    least = int(graph.edge_index.max()) + 1 if graph.edge_index.numel() else 1
+    if parts.ndim != 1 or len(parts) < least:
+        raise ValueError(
+            f"parts has shape {list(parts.shape)}, it must be [N] and the edges name {least} samples"
+        )
     parts = torch.unique(parts.cpu(), return_inverse=True)[1]
     n_parts = int(parts.max()) + 1
-    if not 1 <= n_clusters <= n_parts:
-        raise ValueError(
-            f"n_clusters is {n_clusters}, it must lie between 1 and the number of parts, {n_parts}"
-        )
+    remedy = f"there are {n_parts} parts; split the samples into more, or ask for fewer clusters"
+    n_clusters = check_count(n_clusters, "n_clusters", maximum=n_parts, remedy=remedy)
     between = part_weights(graph, parts, n_parts)
     size = np.bincount(parts.numpy(), minlength=n_parts).astype(float)
     means = None
@@ -84,6 +91,7 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
     best = similarity.argmax(axis=1)
     alive = np.ones(n_parts, dtype=bool)
     node = np.arange(n_parts)  # scipy's number of the cluster that lives in each slot
+    n_leaves = np.ones(n_parts)  # ... and of how many parts it is made
     slot_of_part = np.arange(n_parts)
     linkage = np.zeros((n_parts - 1, 4))
     part_labels = slot_of_part.copy()
@@ -99,10 +107,11 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
             i, j = _unlinked_pair(alive, size, means)
             value = 0.0
         height = max(height, -np.log(max(value, _UNLINKED)))
-        linkage[step] = (*sorted((node[i], node[j])), height, size[i] + size[j])
+        linkage[step] = (*sorted((node[i], node[j])), height, n_leaves[i] + n_leaves[j])
         if means is not None:
             means[i] = (size[i] * means[i] + size[j] * means[j]) / (size[i] + size[j])
         size[i] += size[j]
+        n_leaves[i] += n_leaves[j]
         alive[j] = False
         between[i] += between[j]
         between[:, i] += between[:, j]

@@ -274,9 +274,10 @@ class NeighborSearch:
     def _track(self, steps: Iterable) -> Iterable:
         if not self.verbose:
             return steps
+        from rich.console import Console
         from rich.progress import track
 
-        return track(steps, description="Searching neighbours", transient=True)
+        return track(steps, description="Searching neighbours", transient=True, console=Console(stderr=True))
 
     @staticmethod
     def _quiet(steps: Iterable) -> Iterable:

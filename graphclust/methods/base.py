@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
+import textwrap
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -23,14 +23,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphclust._checks import check_choice, check_count, check_device, check_features
 from graphclust.graph import SampleGraph
-from graphclust.nn.heads import check_n_clusters
+from graphclust.methods.files import plain_parameters, read_meta, replacing_folder, saved_folder, write_meta
+from graphclust.nn.scaling import SCALES
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
 from graphclust.training.stage import Stage
 from graphclust.training.trainer import Trainer, choose_device
 
-FORMAT_VERSION = 1
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
+RESULTS = ("labels", "probabilities", "embedding")
 Input: TypeAlias = ArrayLike | Tensor | Data
 Self = TypeVar("Self", bound="DeepClusterer")
 
@@ -38,7 +41,7 @@ Self = TypeVar("Self", bound="DeepClusterer")
 # scikit-learn wants a constructor that names every parameter and does nothing but store it. That is what a dataclass
 # writes, so a method lists its own parameters with their defaults and inherits the rest.
 @dataclass(eq=False, repr=False, kw_only=True)
-class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC):
     """Base of the estimators that train a network over a sample graph.
 
     A method is a recipe: `_build` puts a network together, `_stages` says what is minimised in which order, and
@@ -74,7 +77,23 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Blocks of sorted nodes with their cluster logits [b, K]; all nodes for None."""
 
     def _check_parameters(self) -> None:
-        """Raise ValueError for a parameter of the method that makes no sense, before anything is computed."""
+        """Raise ValueError or TypeError for a parameter that makes no sense, before anything is computed."""
+        check_count(self.n_clusters, "n_clusters")
+        check_count(self.n_neighbors, "n_neighbors")
+        check_choice(self.normalization, "normalization", ("symmetric", "row"))
+        check_choice(self.scale, "scale", SCALES)
+        check_choice(self.precision, "precision", PRECISIONS)
+        check_device(self.device)
+        if self.batch_size is not None:
+            check_count(self.batch_size, "batch_size", remedy="None takes the full graph")
+        if self.checkpoint is not None:
+            if not isinstance(self.checkpoint, (str, os.PathLike)):
+                raise TypeError(f"checkpoint={self.checkpoint!r} is no path; name a folder, or None")
+            if self.random_state is None:
+                raise ValueError(
+                    "random_state=None gives another run each time, which no checkpoint can continue; "
+                    "with a checkpoint set random_state to a number"
+                )
 
     # -- learning ----------------------------------------------------------------------------------------------
 
@@ -93,12 +112,6 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self
         """
         self._check_parameters()
-        graph = self._graph_of(X)
-        n_samples, n_features = graph.x.shape
-        if check_n_clusters(self.n_clusters) > n_samples:
-            raise ValueError(
-                f"n_samples={n_samples} is smaller than n_clusters={self.n_clusters}: ask for fewer clusters"
-            )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         trainer = Trainer(
             seed=seed,
@@ -107,8 +120,13 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             checkpoint=self.checkpoint,
             verbose=self.verbose,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        graph = self._graph_of(X)
+        n_samples, n_features = graph.x.shape
+        if self.n_clusters > n_samples:
+            raise ValueError(
+                f"n_samples={n_samples} is smaller than n_clusters={self.n_clusters}: ask for fewer clusters"
+            )
+        with _private_randomness(seed):
             model = self._build(n_features)
             model.scale.fit(graph.x, self.scale)
         source = self._source(graph, trainer.device, seed)
@@ -134,22 +152,52 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return self
 
     def _graph_of(self, X: Input) -> SampleGraph:
-        how: dict[str, Any] = {
-            "n_neighbors": self.n_neighbors,
-            "metric": self.metric,
-            "kernel": self.kernel,
-            "symmetrize": self.symmetrize,
-        }
-        how |= {"device": self.device, "random_state": 0, "verbose": self.verbose}
+        features: Tensor
         if isinstance(X, Data):
-            known = X.edge_index is not None and X.edge_index.numel() > 0
-            return SampleGraph.from_data(X) if known else SampleGraph.from_data(X, **how)
-        return SampleGraph.from_features(self._features_of(X, reset=True), **how)
+            # Names of columns that an earlier fit saw do not belong to this one.
+            self.__dict__.pop("feature_names_in_", None)
+            given = self._given_graph(X)
+            if given is not None:
+                return given
+            features = check_features(X.x, "X.x", min_samples=2)
+        else:
+            features = self._features_of(X, reset=True)
+        on_cuda = self.device is not None and torch.device(self.device).type == "cuda"
+        return SampleGraph.from_features(
+            features,
+            n_neighbors=self.n_neighbors,
+            metric=self.metric,
+            kernel=self.kernel,
+            symmetrize=self.symmetrize,
+            device=self.device if on_cuda else None,
+            random_state=0,
+            verbose=self.verbose,
+        )
 
-    def _features_of(self, X: ArrayLike | Tensor, *, reset: bool) -> NDArray[Any]:
+    def _given_graph(self, X: Data) -> SampleGraph | None:
+        """The graph that X is or holds, as it is; None for a PyG Data without edges."""
+        if X.x is None:
+            raise ValueError("X has no x; set X.x to the features [N, d], e.g. torch.eye(X.num_nodes)")
+        if isinstance(X, SampleGraph):
+            if "normalized" in X.construction:
+                raise ValueError(
+                    "X is a normalised graph, and the network normalises by itself; pass the graph it came from"
+                )
+            return X
+        if X.edge_index is None or X.edge_index.numel() == 0:
+            return None
+        return SampleGraph.from_data(X, symmetrize=self.symmetrize)
+
+    def _features_of(self, X: ArrayLike | Tensor, *, reset: bool) -> Tensor:
         if isinstance(X, Tensor):
-            X = X.detach().cpu().numpy()
-        return validate_data(self, X, reset=reset, dtype="numeric", ensure_min_samples=2 if reset else 1)
+            X = X.detach().cpu()
+            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+        least = 2 if reset else 1
+        # NaN and infinity are looked for once, below, with a message that says where they are.
+        array = validate_data(
+            self, X, reset=reset, dtype="numeric", ensure_min_samples=least, ensure_all_finite=False
+        )
+        return check_features(array, "X", min_samples=least)
 
     def _source(self, graph: SampleGraph, device: torch.device, seed: int = 0) -> BatchSource:
         return BatchSource(
@@ -162,10 +210,13 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def _fingerprint(self, graph: SampleGraph, seed: int) -> dict[str, Any]:
         """What a checkpoint must agree in to be continued."""
-        rows = torch.linspace(0, graph.x.shape[0] - 1, 64).long()
+        rows = torch.linspace(0, graph.x.shape[0] - 1, 64, dtype=torch.float64).long()
         digest = float(graph.x[rows].double().sum())
         ignored = ("verbose", "checkpoint", "device")
         parameters = {k: v for k, v in plain_parameters(self).items() if k not in ignored}
+        for name, value in self.get_params(deep=False).items():
+            if callable(value):
+                parameters[name] = getattr(value, "__qualname__", type(value).__qualname__)
         data = {
             "data_shape": list(graph.x.shape),
             "data_digest": digest,
@@ -181,7 +232,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Parameters
         ----------
         X : array, memory map or tensor [M, d], or PyG Data / SampleGraph
-            Features are attached to the training graph (`SampleGraph.attach`); a graph is read as it is.
+            Features (and a Data without edges) are attached to the training graph (`SampleGraph.attach`); a graph is
+            read as it is.
 
         Returns
         -------
@@ -193,9 +245,15 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         """Cluster probabilities of new samples, [M, K]; see `predict`."""
         check_is_fitted(self)
         device = next(self.model_.parameters()).device
-        if isinstance(X, Data):
-            return self._probabilities(self._source(SampleGraph.from_data(X), device), None)
-        features = self._features_of(X, reset=False)
+        features = self._known_features(X)
+        given = self._given_graph(X) if isinstance(X, Data) else None
+        if given is not None:
+            return self._probabilities(self._source(given, device), None)
+        if self.graph_.construction.get("source") != "features":
+            raise ValueError(
+                "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
+                "SampleGraph that holds the samples and their edges"
+            )
         attached = self.graph_.attach(features)
         n_old = self.graph_.num_nodes
         new = torch.arange(n_old, n_old + len(features))
@@ -204,13 +262,25 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def transform(self, X: Input) -> NDArray[np.float32]:
         """Latent codes of samples, [M, latent_dim]; they do not depend on the graph."""
         check_is_fitted(self)
-        if isinstance(X, Data):
-            return self._embed(SampleGraph.from_data(X).x)
-        return self._embed(torch.from_numpy(np.ascontiguousarray(self._features_of(X, reset=False))))
+        return self._embed(self._known_features(X))
+
+    def _known_features(self, X: Input) -> Tensor:
+        """Features [M, d] of new samples, of the d that were fitted."""
+        if not isinstance(X, Data):
+            return self._features_of(X, reset=False)
+        if X.x is None:
+            raise ValueError("X has no x; set X.x to the features [M, d]")
+        return check_features(X.x, "X.x", n_features=self.n_features_in_)
 
     def fit_transform(self, X: Input, y: Any = None) -> NDArray[np.float32]:
         """``fit(X).embedding_``."""
         return self.fit(X).embedding_
+
+    def __sklearn_tags__(self) -> Any:
+        """Tags for scikit-learn: whatever goes in, codes come out as float32."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
 
     @property
     def _n_features_out(self) -> int:
@@ -237,41 +307,26 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             The folder.
         """
         check_is_fitted(self)
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "estimator.json").exists():
-            raise ValueError(f"{folder} holds other files: name an empty or a new folder")
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        save_file(
-            {k: v.cpu().contiguous() for k, v in self.model_.state_dict().items()},
-            partial / "model.safetensors",
+        with replacing_folder(Path(folder)) as partial:
+            self._write(partial)
+        return Path(folder)
+
+    def _write(self, folder: Path) -> None:
+        weights = {k: v.cpu().contiguous() for k, v in self.model_.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        results = {k: torch.from_numpy(np.ascontiguousarray(getattr(self, f"{k}_"))) for k in RESULTS}
+        save_file(results, folder / "results.safetensors")
+        self.graph_.save(folder / "graph")
+        write_meta(
+            folder,
+            method=type(self).__name__,
+            parameters=plain_parameters(self),
+            callables=[k for k, v in self.get_params(deep=False).items() if callable(v)],
+            n_features=self.n_features_in_,
+            feature_names=list(getattr(self, "feature_names_in_", [])),
+            unit_range=self.model_.scale.unit_range,
+            history=self.history_,
         )
-        results = {"labels": self.labels_, "probabilities": self.probabilities_, "embedding": self.embedding_}
-        save_file(
-            {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in results.items()},
-            partial / "results.safetensors",
-        )
-        self.graph_.save(partial / "graph")
-        meta = {
-            "format_version": FORMAT_VERSION,
-            "method": type(self).__name__,
-            "parameters": plain_parameters(self),
-            "callables": [k for k, v in self.get_params(deep=False).items() if callable(v)],
-            "n_features": self.n_features_in_,
-            "feature_names": list(getattr(self, "feature_names_in_", [])),
-            "unit_range": self.model_.scale.unit_range,
-            "history": self.history_,
-        }
-        (partial / "estimator.json").write_text(json.dumps(meta, indent=1))
-        previous = folder.with_name(folder.name + ".previous")
-        shutil.rmtree(previous, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, previous)
-        os.replace(partial, folder)
-        shutil.rmtree(previous, ignore_errors=True)
-        return folder
 
     @classmethod
     def load(cls: type[Self], folder: str | Path, *, device: Any = None, **callables: Any) -> Self:
@@ -285,7 +340,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         **callables
             Parameters that are callables, such as a `conv` of the user's, which files cannot hold.
         """
-        folder = Path(folder)
+        folder = saved_folder(folder)
         meta = read_meta(folder)
         if meta["method"] != cls.__name__:
             raise ValueError(
@@ -298,12 +353,15 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
                 f"pass it again, load(folder, {missing[0]}=...)"
             )
         estimator = cls(**{**meta["parameters"], **callables})
-        model = estimator._build(meta["n_features"])
+        with _private_randomness(0):
+            model = estimator._build(meta["n_features"])
         try:
             model.load_state_dict(load_file(folder / "model.safetensors"))
             results = load_file(folder / "results.safetensors")
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ValueError(f"the model in {folder} cannot be read: {error}") from error
+            results = {name: results[name] for name in RESULTS}
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = textwrap.shorten(str(error), 200)  # torch lists every tensor that does not fit
+            raise ValueError(f"the model in {folder} cannot be read: {reason}") from error
         model.scale.unit_range = meta["unit_range"]
         estimator.model_ = model.to(choose_device(device)).eval()
         estimator.graph_ = SampleGraph.open(folder / "graph")
@@ -316,35 +374,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         return estimator
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """The JSON part of a saved estimator, checked."""
-    path = folder / "estimator.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no saved estimator (no estimator.json)")
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text())
-        version = meta.get("format_version")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not readable JSON: {error}") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{folder} has format version {version}, this graphclust reads version {FORMAT_VERSION}: "
-            "load it with the graphclust that wrote it, or fit again"
-        )
-    return meta
-
-
-def plain_parameters(estimator: BaseEstimator) -> dict[str, Any]:
-    """Constructor parameters as JSON can hold them; callables and random generators become None."""
-    plain: dict[str, Any] = {}
-    for name, value in estimator.get_params(deep=False).items():
-        if isinstance(value, np.generic):
-            value = value.item()
-        elif isinstance(value, (tuple, list)):
-            value = [v.item() if isinstance(v, np.generic) else v for v in value]
-        elif isinstance(value, (Path, torch.device)):
-            value = str(value)
-        elif callable(value) or isinstance(value, (np.random.RandomState, np.random.Generator)):
-            value = None
-        plain[name] = value
-    return plain
+@contextmanager
+def _private_randomness(seed: int) -> Iterator[None]:
+    """Networks draw their first weights from torch's global CPU generator: seeded here, and put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

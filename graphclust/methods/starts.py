@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as FittedMixture
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from graphclust._checks import check_choice
 from graphclust.graph.partition import consensus_partition
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.heads import GaussianMixture
@@ -38,19 +42,39 @@ def start_labels(kind: str, source: BatchSource, codes: Tensor, n_clusters: int)
     -------
     Tensor [N], int64
     """
+    check_choice(kind, "init", STARTS)
     seed = source.seed % 2**31
-    if kind == "mixture":
-        mixture = FittedMixture(
-            n_clusters, covariance_type="diag", n_init=3, reg_covar=1e-4, random_state=seed
-        )
-        return torch.from_numpy(mixture.fit_predict(codes.double().numpy())).long()
-    if kind == "linkage":
+    same = _fewer_distinct(codes, n_clusters)
+    if same is not None:
+        return same
+    with warnings.catch_warnings():
+        # About duplicates among the many parts, whose number is no business of the user's.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        if kind == "mixture":
+            mixture = FittedMixture(
+                n_clusters, covariance_type="diag", n_init=3, reg_covar=1e-4, random_state=seed
+            )
+            return torch.from_numpy(mixture.fit_predict(codes.double().numpy())).long()
         adjacency = whole_adjacency(source)
         smooth = codes
         for _ in range(PROPAGATIONS):
             smooth = adjacency.propagate(smooth)
-        return consensus_partition(source.graph, smooth, n_clusters, random_state=seed).labels
-    raise ValueError(f"init is {kind!r}, it must be one of {list(STARTS)}")
+        # A few samples that are all joined become one point.
+        positions = smooth if _fewer_distinct(smooth, n_clusters) is None else codes
+        return consensus_partition(source.graph, positions, n_clusters, random_state=seed).labels
+
+
+def _fewer_distinct(codes: Tensor, n_clusters: int) -> Tensor | None:
+    """Where there are fewer distinct codes than clusters, each is a cluster: their labels [N]; else None.
+
+    Codes closer than a hundred-thousandth of the largest entry are the same: float32 rounds equal samples apart.
+    """
+    rounded = (codes / codes.abs().max().clamp_min(1e-30) * 1e5).round()
+    # Nearly always the first rows tell, and the sort of all is saved.
+    if len(rounded[: 100 * n_clusters].unique(dim=0)) >= n_clusters:
+        return None
+    distinct, labels = rounded.unique(dim=0, return_inverse=True)
+    return labels if len(distinct) < n_clusters else None
 
 
 @torch.no_grad()
@@ -77,11 +101,12 @@ def start_branch(model: FusionNetwork, source: BatchSource, codes: Tensor, label
     k = model.fusion.widths[-1]
     weight, bias = torch.zeros(k, codes.shape[1]), torch.full((k,), -10.0)
     present = np.unique(labels.numpy())
-    if len(present) > 1:
+    if 1 < len(present) < len(labels):
         # Shrinkage, because codes may have constant or collinear columns.
-        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1e-3).fit(
-            last.double().numpy(), labels.numpy()
-        )
+        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1e-3)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Only one sample available")  # a cluster of one
+            lda.fit(last.double().numpy(), labels.numpy())
         coef, intercept = torch.from_numpy(lda.coef_).float(), torch.from_numpy(lda.intercept_).float()
         if len(present) == 2:  # scikit-learn gives the one difference of two classes
             coef, intercept = torch.cat([-coef / 2, coef / 2]), torch.cat([-intercept / 2, intercept / 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,8 @@ from graphclust._checks import check_choice, check_count, check_number
 from graphclust.methods.base import DeepClusterer, Input
 from graphclust.methods.starts import STARTS, start_branch, start_labels, start_mixture
 from graphclust.nn.autoencoder import AutoEncoder
-from graphclust.nn.convolutions import Convolution
+from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
+from graphclust.nn.fusion import check_epsilon
 from graphclust.nn.heads import GaussianMixture, student_t_log_assignment
 from graphclust.nn.likelihoods import gaussian_sample, resolve_likelihood
 from graphclust.nn.losses import kl_divergence, mixture_kl, target_distribution
@@ -101,10 +102,11 @@ class VGDCN(DeepClusterer):
         The last stage ends when a smaller share of the labels changed in three epochs in a row.
     device : str, torch.device or None, default=None
         None takes CUDA, then MPS, then the CPU.
-    precision : str, default="auto"
-        bfloat16 where the hardware is faster with it, else float32; or a precision of Lightning Fabric.
+    precision : {"auto", "32-true", "bf16-mixed"}, default="auto"
+        "auto" is bfloat16 where the hardware is faster with it, else float32.
     checkpoint : path or None, default=None
-        Folder for checkpoints. A run that was killed goes on from there and ends as an unbroken one would.
+        Folder for checkpoints. A run that was killed goes on from there and ends as an unbroken one would; it must
+        have the same parameters and data, and a `random_state`.
     random_state : int, RandomState or None, default=None
         The only source of randomness.
     verbose : bool, default=False
@@ -177,10 +179,26 @@ class VGDCN(DeepClusterer):
         return cls(n_clusters, **{**as_written, **changes})
 
     def _check_parameters(self) -> None:
+        super()._check_parameters()
         check_choice(self.init, "init", STARTS)
         check_choice(self.target, "target", ("graph", "latent"))
-        check_number(self.delta, "delta", 0.0, math.inf)
+        check_choice(self.decoder, "decoder", ("auto", "bernoulli", "gaussian"))
+        for name in ("delta", "pretrain_learning_rate", "branch_learning_rate", "learning_rate", "decay"):
+            check_number(getattr(self, name), name, 0.0, open_low=name != "delta")
+        for name in ("pretrain_epochs", "branch_epochs", "epochs"):
+            check_count(getattr(self, name), name, 0)
+        for name in ("latent_dim", "decay_every", "pretrain_batch_size"):
+            check_count(getattr(self, name), name)
+        if self.tolerance is not None:
+            check_number(self.tolerance, "tolerance", 0.0)
+        if isinstance(self.hidden_channels, (str, numbers.Number)):
+            raise TypeError(
+                f"hidden_channels={self.hidden_channels!r} is no sequence; give the widths in brackets, e.g. (256, 512)"
+            )
         n_layers = len(tuple(self.hidden_channels)) + 2
+        if isinstance(self.conv, str):
+            check_choice(self.conv, "conv", tuple(CONVOLUTIONS))
+        check_epsilon(self._epsilon(), n_layers - 1)
         if self.num_neighbors is not None and len(self.num_neighbors) != n_layers:
             raise ValueError(
                 f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
@@ -195,8 +213,12 @@ class VGDCN(DeepClusterer):
             GaussianMixture(self.n_clusters, self.latent_dim),
             (n_features, *hidden, self.latent_dim, self.n_clusters),
             self.conv,
-            self.epsilon,
+            self._epsilon(),
         )
+
+    def _epsilon(self) -> float | Sequence[float] | str:
+        """Share of the bridge; NumPy's numbers, as parameter searches hand them over, become Python's."""
+        return float(self.epsilon) if isinstance(self.epsilon, numbers.Real) else self.epsilon
 
     def _fanouts(self) -> list[int]:
         n_layers = len(tuple(self.hidden_channels)) + 2
@@ -309,6 +331,8 @@ class VGDCN(DeepClusterer):
         """
         check_is_fitted(self)
         check_count(n_samples, "n_samples")
+        if cluster is not None:
+            check_count(cluster, "cluster", 0, self.n_clusters - 1)
         mixture, device = self.model_.head, next(self.model_.parameters()).device
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         generator = torch.Generator(device=device).manual_seed(seed)

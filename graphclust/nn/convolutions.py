@@ -64,10 +64,17 @@ class GINConv(pyg.GINConv):
 
     def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """[N, in_channels] -> [N, out_channels]."""
-        first = self.nn[0]
-        linear = _WithoutBias(first)
-        out = _narrow(adjacency, adjacency.edge_weight, x, linear, "gin_input" if constant else None)
-        out = out + (1.0 + self.eps) * linear(x) + first.bias
+        first, own = self.nn[0], 1.0 + self.eps
+        # One product with the weights: the sample's own part joins the sum before or after it.
+        if constant and adjacency.constant:
+            out = first(
+                adjacency.memo("gin_input", lambda: adjacency.matmul(adjacency.edge_weight, x)) + own * x
+            )
+        elif first.out_features < x.shape[1]:
+            h = F.linear(x, first.weight)
+            out = adjacency.matmul(adjacency.edge_weight, h) + own * h + first.bias
+        else:
+            out = first(adjacency.matmul(adjacency.edge_weight, x) + own * x)
         for layer in self.nn[1:]:
             out = layer(out)
         return out

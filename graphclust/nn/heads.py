@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from graphclust.nn.precision import in_double
+
 
 def check_n_clusters(n_clusters: int) -> int:
     """Return `n_clusters` as an int of at least 1, or raise ValueError."""
@@ -34,11 +36,13 @@ def student_t_log_assignment(z: Tensor, centers: Tensor, degrees_of_freedom: flo
     Tensor [N, K] of log-probabilities.
     """
     # |z|^2 - 2 z mu + |mu|^2 around the centres' mean: no N x K x d, and no cancellation far from the origin.
+    dtype = z.dtype
+    z, centers = in_double(z, centers)
     origin = centers.detach().mean(dim=0)
     z, centers = z - origin, centers - origin
     squared = z.square().sum(dim=1, keepdim=True) - 2.0 * z @ centers.T + centers.square().sum(dim=1)
     log_kernel = -0.5 * (degrees_of_freedom + 1.0) * torch.log1p(squared.clamp_min(0.0) / degrees_of_freedom)
-    return log_kernel.log_softmax(dim=1)
+    return log_kernel.log_softmax(dim=1).to(dtype)
 
 
 class StudentTAssignment(nn.Module):
@@ -115,21 +119,24 @@ class GaussianMixture(nn.Module):
         return self.logits.log_softmax(dim=0)
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """``log pi_c + log N(z; mu_c, v_c)``, [N, d] -> [N, K]."""
-        precision = (-self.log_variances).exp()
-        origin = self.centers.detach().mean(dim=0)
-        z, centers = z - origin, self.centers - origin
+        """``log pi_c + log N(z; mu_c, v_c)``, [N, d] -> [N, K], in float64 (where the device has it)."""
+        z, centers, log_variances, log_weights = in_double(
+            z, self.centers, self.log_variances, self.log_weights
+        )
+        precision = (-log_variances).exp()
+        origin = centers.detach().mean(dim=0)
+        z, centers = z - origin, centers - origin
         quadratic = (
             z.square() @ precision.T
             - 2.0 * z @ (precision * centers).T
             + (precision * centers.square()).sum(dim=1)
         )
-        log_norm = self.log_variances.sum(dim=1) + z.shape[1] * math.log(2.0 * math.pi)
-        return self.log_weights - 0.5 * (log_norm + quadratic)
+        log_norm = log_variances.sum(dim=1) + z.shape[1] * math.log(2.0 * math.pi)
+        return log_weights - 0.5 * (log_norm + quadratic)
 
     def forward(self, z: Tensor) -> Tensor:
         """Log-responsibilities ``log p(c | z)``, [N, d] -> [N, K]; stable, because it never leaves log space."""
-        return self.log_joint(z).log_softmax(dim=1)
+        return self.log_joint(z).log_softmax(dim=1).to(z.dtype)
 
     def sample(
         self, n_samples: int, cluster: int | None = None, generator: torch.Generator | None = None
@@ -155,9 +162,10 @@ class GaussianMixture(nn.Module):
 class ClusterFrequencies(nn.Module):
     """Cluster frequencies ``f_j = sum_i q_ij`` over *all* N samples, kept up to date from batches.
 
-    A batch of b samples replaces the share b/N of the sum: ``f <- (1 - b/N) f + sum_{i in batch} q_ij``. With a
-    full batch this is the exact sum; with mini-batches a running estimate of it that always adds up to N. Nothing
-    of size N x K is stored: a target follows from q_i and these K numbers.
+    A batch of b samples replaces the share b/N of the sum: ``f <- (N - b) f / sum(f) + sum_{i in batch} q_ij``. With a
+    full batch this is the exact sum; with mini-batches a running estimate of it that always adds up to N, whatever
+    it started from (equal frequencies, unless `set` gives others). Nothing of size N x K is stored: a target
+    follows from q_i and these K numbers.
 
     Parameters
     ----------
@@ -174,8 +182,8 @@ class ClusterFrequencies(nn.Module):
     @torch.no_grad()
     def update(self, q: Tensor, n_samples: int) -> Tensor:
         """Take in the batch's assignments q [b, K] of a data set of `n_samples`; returns the new f [K]."""
-        share = min(1.0, q.shape[0] / n_samples)
-        self.frequencies.mul_(1.0 - share).add_(q.detach().float().sum(dim=0))
+        kept = max(0, n_samples - q.shape[0])
+        self.frequencies.mul_(kept / self.frequencies.sum()).add_(q.detach().float().sum(dim=0))
         return self.frequencies
 
     @torch.no_grad()

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphclust.nn.precision import in_double
+
 
 def target_distribution(q: Tensor, frequencies: Tensor | None = None) -> Tensor:
     """Sharpened target of DEC (Xie et al. 2016, eq. 3), which is not differentiated through.
@@ -79,6 +81,13 @@ def mixture_kl(
     -------
     Tensor [N]. Nothing of size N x K x d is formed: the sum over j is expanded into matrix products.
     """
+    dtype = mean.dtype
+    mean, log_variance, log_responsibilities, log_weights, centers, center_log_variances = in_double(
+        mean, log_variance, log_responsibilities, log_weights, centers, center_log_variances
+    )
+    # Around the centres' mean, where the terms of the expanded square cancel least.
+    origin = centers.detach().mean(dim=0)
+    mean, centers = mean - origin, centers - origin
     precision = (-center_log_variances).exp()
     second_moment = (log_variance.exp() + mean.square()) @ precision.T
     quadratic = (
@@ -86,6 +95,5 @@ def mixture_kl(
     )
     gaussian = 0.5 * (center_log_variances.sum(dim=1) + quadratic)
     discrete = log_responsibilities - log_weights
-    return (log_responsibilities.exp() * (gaussian + discrete)).sum(dim=1) - 0.5 * (1.0 + log_variance).sum(
-        dim=1
-    )
+    prior = (log_responsibilities.exp() * (gaussian + discrete)).sum(dim=1)
+    return (prior - 0.5 * (1.0 + log_variance).sum(dim=1)).to(dtype)

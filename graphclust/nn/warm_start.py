@@ -16,7 +16,9 @@ from graphclust.nn.fusion import GraphFusion
 
 
 @torch.no_grad()
-def set_convolution(layer: nn.Module, weight: Tensor, bias: Tensor, neighbor_weight: float = 1.0) -> bool:
+def set_convolution(
+    layer: nn.Module, weight: Tensor, bias: Tensor, neighbor_weight: float = 1.0, lift: float = 0.0
+) -> bool:
     """Make a convolution compute about ``mean over the neighbourhood (X) weight^T + bias``.
 
     Parameters
@@ -26,6 +28,8 @@ def set_convolution(layer: nn.Module, weight: Tensor, bias: Tensor, neighbor_wei
     weight, bias : Tensor [out, in], [out]
     neighbor_weight : float
         Mean sum of a sample's edge weights, by which GIN's sum is turned into a mean.
+    lift : float
+        For GIN where negative outputs are wanted: more than the largest of them in size.
 
     Returns
     -------
@@ -42,10 +46,12 @@ def set_convolution(layer: nn.Module, weight: Tensor, bias: Tensor, neighbor_wei
         layer.lin_r.weight.copy_(weight / 2)
         layer.lin_l.bias.copy_(bias)
     elif isinstance(layer, pyg.GINConv):
+        # GIN's perceptron has a ReLU in its middle. `lift` raises what goes in and lowers what comes out by as much, so
+        # that negative outputs pass it.
         layer.nn[0].weight.copy_(weight / (1.0 + neighbor_weight))
-        layer.nn[0].bias.copy_(bias)
+        layer.nn[0].bias.copy_(bias + lift)
         nn.init.eye_(layer.nn[2].weight)
-        nn.init.zeros_(layer.nn[2].bias)
+        nn.init.constant_(layer.nn[2].bias, -lift)
     else:
         return False
     return True
@@ -76,7 +82,4 @@ def warm_start(
     done = 0
     for layer, linear in zip(fusion.layers[:-1], linears, strict=False):
         done += set_convolution(layer, linear.weight, linear.bias, neighbor_weight)
-    # GIN's last layer has a ReLU inside, which would cut negative logits off.
-    if not isinstance(fusion.layers[-1], pyg.GINConv):
-        done += set_convolution(fusion.layers[-1], *classifier, neighbor_weight)
-    return done
+    return done + set_convolution(fusion.layers[-1], *classifier, neighbor_weight, lift=100.0)

@@ -1,63 +1,71 @@
-"""Checkpoints of a training run: safetensors and JSON, written so that a killed run never leaves half a file."""
+"""Checkpoints of a training run: one safetensors file, replaced in one step, so that a killed run leaves no half."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from graphclust._files import replacing
+
 FORMAT_VERSION = 1
+FILE_NAME = "checkpoint.safetensors"
 
 
-def write_folder_atomically(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    """Write `state.safetensors` and `state.json` into `folder`, replacing what was there in one rename.
+def write_checkpoint(folder: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write the tensors, and `meta` as JSON in the header, to ``checkpoint.safetensors`` in `folder`.
 
-    The new files are complete before the old ones go: a run killed in between finds one or the other.
+    The new file is complete before it takes the old one's name: a run killed in between finds one or the other.
+    Other files in the folder are left alone.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(folder.name + ".partial")
-    previous = folder.with_name(folder.name + ".previous")
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir()
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial / "state.safetensors")
-    (partial / "state.json").write_text(json.dumps({"format_version": FORMAT_VERSION, **meta}, indent=1))
-    if previous.exists():
-        shutil.rmtree(previous)
-    if folder.exists():
-        os.replace(folder, previous)
-    os.replace(partial, folder)
-    if previous.exists():
-        shutil.rmtree(previous)
+    header = {"graphclust": json.dumps({"format_version": FORMAT_VERSION, **meta})}
+    with replacing(folder / FILE_NAME) as partial:
+        save_file(_separate(tensors), partial, metadata=header)
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and meta data of the last complete checkpoint in `folder`, None when there is none."""
-    if not folder.exists():
-        previous = folder.with_name(folder.name + ".previous")
-        if not previous.exists():
-            return None
-        folder = previous  # killed between the two renames
+def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and meta data of the checkpoint in `folder`, None when there is none.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged or of another format version. It is left as it is.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        return None
     try:
-        meta = json.loads((folder / "state.json").read_text())
-        tensors = load_file(folder / "state.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})["graphclust"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
-            f"the checkpoint in {folder} cannot be read ({error}): delete the folder to start anew"
+            f"the checkpoint {path} cannot be read ({error}): delete it to start anew"
         ) from error
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"the checkpoint in {folder} has format version {meta.get('format_version')}, this graphclust reads "
-            f"version {FORMAT_VERSION}: delete the folder to start anew"
+            f"the checkpoint {path} has format version {meta.get('format_version')}, this graphclust reads "
+            f"version {FORMAT_VERSION}: delete it to start anew"
         )
     return tensors, meta
+
+
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, none of them sharing memory with another (tied weights): safetensors refuses that."""
+    seen: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        if tensor.untyped_storage().data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        separate[name] = tensor
+    return separate
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

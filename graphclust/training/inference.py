@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.convolutions import AnyConv
 from graphclust.nn.fusion import GraphFusion
 from graphclust.training.batches import BatchSource
 
@@ -80,7 +81,8 @@ def layerwise_logits(
     """Logits of the graph branch, exact, one layer after the other over all nodes that the result depends on.
 
     Each layer is computed once for each node, in blocks; two tables of one layer's width are held, never all hidden
-    states of all layers.
+    states of all layers. Layers of the user's (`conv` a callable) may read degrees, or look several hops away: with
+    them the whole graph is one block.
 
     Parameters
     ----------
@@ -107,7 +109,11 @@ def layerwise_logits(
     edge_index = source.graph.edge_index
     assert edge_index is not None
     edges = _InEdges(edge_index.cpu(), n)
-    levels = _needed(edges, torch.arange(n) if nodes is None else nodes.cpu(), len(fusion.layers), n)
+    wanted = torch.arange(n) if nodes is None else nodes.cpu().unique()
+    whole = any(isinstance(layer, AnyConv) for layer in fusion.layers)
+    if whole:
+        block_size = n
+    levels = _needed(edges, torch.arange(n) if whole else wanted, len(fusion.layers), n)
     weight, (propagation, loops) = source.graph.edge_weight, source.weights
     row_of = torch.full((n,), -1, dtype=torch.int64)
     table, held = source.x, torch.arange(n)  # input of the current layer and the nodes of its rows
@@ -137,7 +143,7 @@ def layerwise_logits(
                     state = states(prepare(source.x[block].to(device)))[layer]
                     out = fusion.mix(layer + 1, out, state)
             if last:
-                yield block, out.cpu()
+                yield (wanted, out.cpu()[wanted]) if whole else (block, out.cpu())
             else:
                 outputs.append(out.cpu())
         if not last:

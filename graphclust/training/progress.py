@@ -32,7 +32,7 @@ class TrainingProgress:
         self.console = Console(stderr=True, highlight=False, quiet=not enabled)
         self.live = enabled and self.console.is_terminal
         self.seconds_between_lines = seconds_between_lines
-        self._last_line = 0.0
+        self._last_line = float("-inf")
         self._task: Any = None
         self._bar = Progress(
             TextColumn("[bold]{task.description:<18}"),
@@ -68,4 +68,5 @@ class TrainingProgress:
             self._bar.update(self._task, completed=record["epoch"], total=total, losses=losses)
         elif last or time.monotonic() - self._last_line > self.seconds_between_lines:
             self._last_line = time.monotonic()
-            self.console.print(f"{record['stage']:<18} epoch {record['epoch']:>4}/{epochs}  {losses}")
+            line = f"{record['stage']:<18} epoch {record['epoch']:>4}/{epochs}  {losses}"
+            self.console.print(line, soft_wrap=True, markup=False)

@@ -82,6 +82,11 @@ class Stage:
             raise ValueError(
                 f"stage {self.name!r} has learning rate {self.learning_rate}, it must be greater than 0"
             )
+        for name in ("decay_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"stage {self.name!r} has {name} {getattr(self, name)}, it must be at least 1"
+                )
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(
                 f"stage {self.name!r} has batch size {self.batch_size}, it must be at least 1 or None"

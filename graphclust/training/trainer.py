@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from graphclust._checks import check_count, check_device
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.checkpoint import (
     optimizer_tensors,
-    read_folder,
+    read_checkpoint,
     restore_optimizer,
-    write_folder_atomically,
+    write_checkpoint,
 )
 from graphclust.training.progress import TrainingProgress
 from graphclust.training.stage import Loss, Stage, Step
@@ -30,11 +34,8 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    chosen = torch.device(device)
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"device is {device!r} and torch sees no CUDA device here: use device='cpu' or 'auto'"
-        )
+    chosen = check_device(device)
+    assert chosen is not None
     return chosen
 
 
@@ -65,6 +66,38 @@ class _Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Step:
         return self.loss(self.model, batch)
+
+
+@dataclass
+class _Run:
+    """What all stages of one call of `fit` share."""
+
+    fabric: Fabric
+    model: nn.Module
+    batches: BatchSource
+    memory: dict[str, Tensor]
+    fingerprint: dict[str, Any]
+    progress: TrainingProgress
+    history: History
+
+
+@dataclass
+class _RunningStage:
+    """A stage while its epochs go by."""
+
+    stage: Stage
+    number: int
+    objective: Any
+    optimizer: Any  # as Fabric wraps it
+    labels: Tensor  # [N], int32; -1 before the first epoch
+
+
+class _Resumed(NamedTuple):
+    """Where training goes on: stage, epochs of it that are done, and the checkpoint's tensors."""
+
+    stage: int = 0
+    epoch: int = 0
+    tensors: dict[str, Tensor] = {}
 
 
 class Trainer:
@@ -98,13 +131,11 @@ class Trainer:
         checkpoint_every: int = 10,
         verbose: bool = False,
     ) -> None:
-        if checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every is {checkpoint_every}, it must be at least 1")
         self.seed = seed
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
-        self.checkpoint_every = checkpoint_every
+        self.checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
         self.verbose = verbose
 
     def fit(
@@ -140,113 +171,76 @@ class Trainer:
         devices: Any = [index] if self.device.type == "cuda" else 1
         fabric = Fabric(accelerator=self.device.type, devices=devices, precision=self.precision)
         model.to(self.device)
-        resumed = self._load(fingerprint)
-        history: History = []
-        first_stage = first_epoch = 0
-        if resumed is not None:
-            tensors, meta = resumed
-            history, first_stage, first_epoch = meta["history"], meta["stage"], meta["epoch"]
-            model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-            memory.update({k[7:]: v for k, v in tensors.items() if k.startswith("memory.")})
         with TrainingProgress(self.verbose) as progress, torch.random.fork_rng(devices=self._cuda_devices()):
-            for number in range(first_stage, len(stages)):
-                at = first_epoch if number == first_stage else 0
-                tensors = resumed[0] if resumed is not None and number == first_stage else {}
+            run = _Run(fabric, model, batches, memory, fingerprint or {}, progress, [])
+            resumed = self._resume(run)
+            for number in range(resumed.stage, len(stages)):
                 self._run_stage(
-                    fabric,
-                    model,
-                    stages[number],
-                    number,
-                    at,
-                    tensors,
-                    batches,
-                    history,
-                    progress,
-                    memory,
-                    fingerprint,
+                    run, stages[number], number, resumed if number == resumed.stage else _Resumed()
                 )
-        return history
+        return run.history
 
     def _cuda_devices(self) -> list[int]:
         return [self.device.index or 0] if self.device.type == "cuda" else []
 
-    def _run_stage(
-        self,
-        fabric: Fabric,
-        model: nn.Module,
-        stage: Stage,
-        number: int,
-        first_epoch: int,
-        tensors: dict[str, Tensor],
-        batches: BatchSource,
-        history: History,
-        progress: TrainingProgress,
-        memory: dict[str, Tensor],
-        fingerprint: dict[str, Any] | None,
-    ) -> None:
-        if first_epoch == 0:
-            torch.manual_seed(self._epoch_seed(number, 0))
+    def _run_stage(self, run: _Run, stage: Stage, number: int, resumed: _Resumed) -> None:
+        if resumed.epoch == 0:
+            self._set_seed(self._epoch_seed(number, 0))
             if stage.start is not None:
-                model.eval()
+                run.model.eval()
                 stage.start()
-        parameters = list(stage.parameters(model) if stage.parameters is not None else model.parameters())
-        if stage.epochs <= first_epoch or not parameters:
+        chosen = stage.parameters(run.model) if stage.parameters is not None else run.model.parameters()
+        parameters = list(chosen)
+        if stage.epochs <= resumed.epoch or not parameters:
             return
+        running = self._set_up(run, stage, number, parameters, resumed)
+        calm = 0
+        for record in run.history[len(run.history) - resumed.epoch :]:
+            calm = self._calm_epochs(record, stage, calm)
+        run.progress.start_stage(stage.name, stage.epochs, resumed.epoch)
+        for epoch in range(resumed.epoch, stage.epochs):
+            record = self._run_epoch(run, running, epoch)
+            calm = self._calm_epochs(record, stage, calm)
+            run.history.append(record)
+            last = epoch + 1 == stage.epochs or calm >= stage.patience
+            run.progress.epoch(record, stage.epochs, last=last)
+            if last or (epoch + 1) % self.checkpoint_every == 0:
+                self._save(run, running, *((number + 1, 0) if last else (number, epoch + 1)))
+            if last:
+                break
+
+    def _set_up(
+        self, run: _Run, stage: Stage, number: int, parameters: list[nn.Parameter], resumed: _Resumed
+    ) -> _RunningStage:
         fused = self.device.type in ("cuda", "cpu")
         optimizer = torch.optim.AdamW(
             parameters, stage.learning_rate, weight_decay=stage.weight_decay, fused=fused
         )
-        objective, wrapped = fabric.setup(_Objective(model, stage.loss), optimizer)
-        if first_epoch:
-            restore_optimizer(optimizer, tensors)
-        labels = tensors["labels"] if first_epoch else torch.full((batches.n_samples,), -1, dtype=torch.int32)
-        calm = 0
-        for record in history[len(history) - first_epoch :]:
-            calm = self._calm_epochs(record, stage, calm)
-        progress.start_stage(stage.name, stage.epochs, first_epoch)
-        for epoch in range(first_epoch, stage.epochs):
-            started = time.perf_counter()
-            torch.manual_seed(self._epoch_seed(number, epoch + 1))
-            rate = stage.learning_rate * stage.decay ** (epoch // stage.decay_every)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            record = self._run_epoch(fabric, objective, wrapped, stage, number, epoch, batches, labels)
-            record |= {"learning_rate": rate, "seconds": time.perf_counter() - started}
-            calm = self._calm_epochs(record, stage, calm)
-            history.append(record)
-            last = epoch + 1 == stage.epochs or calm >= stage.patience
-            progress.epoch(record, stage.epochs, last=last)
-            if self.checkpoint is not None and (last or (epoch + 1) % self.checkpoint_every == 0):
-                where = {"stage": number + 1, "epoch": 0} if last else {"stage": number, "epoch": epoch + 1}
-                tensors = {f"memory.{k}": v for k, v in memory.items()} | {"labels": labels}
-                meta = {**where, "history": history, "fingerprint": fingerprint}
-                self._save(model, optimizer, tensors, meta)
-            if last:
-                break
+        objective, wrapped = run.fabric.setup(_Objective(run.model, stage.loss), optimizer)
+        labels = torch.full((run.batches.n_samples,), -1, dtype=torch.int32)
+        if resumed.epoch:
+            restore_optimizer(optimizer, resumed.tensors)
+            labels = resumed.tensors["labels"]
+        return _RunningStage(stage, number, objective, wrapped, labels)
 
-    def _run_epoch(
-        self,
-        fabric: Fabric,
-        objective: Any,
-        optimizer: Any,
-        stage: Stage,
-        number: int,
-        epoch: int,
-        batches: BatchSource,
-        labels: Tensor,
-    ) -> dict[str, Any]:
-        objective.train()
+    def _run_epoch(self, run: _Run, running: _RunningStage, epoch: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        stage, optimizer, labels = running.stage, running.optimizer, running.labels
+        seed = self._epoch_seed(running.number, epoch + 1)
+        self._set_seed(seed)
+        rate = stage.learning_rate * stage.decay ** (epoch // stage.decay_every)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        running.objective.train()
         sums: dict[str, Tensor] = {}
         changed = None
-        for batch in batches.epoch(
-            self._epoch_seed(number, epoch + 1), stage.batch_size, uses_graph=stage.uses_graph
-        ):
-            step: Step = objective(batch)
+        for batch in run.batches.epoch(seed, stage.batch_size, uses_graph=stage.uses_graph):
+            step: Step = running.objective(batch)
             loss = torch.stack([term.float() for term in step.terms.values()]).sum()
             optimizer.zero_grad(set_to_none=True)
-            fabric.backward(loss)
+            run.fabric.backward(loss)
             optimizer.step()
-            share = batch.size / batches.n_samples
+            share = batch.size / run.batches.n_samples
             for name, term in {"loss": loss, **step.terms}.items():
                 sums[name] = sums.get(name, 0.0) + term.detach() * share
             if step.probabilities is not None:
@@ -255,15 +249,15 @@ class Trainer:
                 changed = (changed or 0) + int((labels[index] != new).sum())
                 labels[index] = new
         values = {name: float(value) for name, value in sums.items()}
-        if not all(map(_finite, values.values())):
+        if not all(map(math.isfinite, values.values())):
             raise FloatingPointError(
                 f"the loss of stage {stage.name!r} became {values} in epoch {epoch + 1}: lower the learning rate "
                 f"({stage.learning_rate}) or scale the features"
             )
         record: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, **values}
         if changed is not None:
-            record["changed"] = changed / batches.n_samples
-        return record
+            record["changed"] = changed / run.batches.n_samples
+        return record | {"learning_rate": rate, "seconds": time.perf_counter() - started}
 
     @staticmethod
     def _calm_epochs(record: dict[str, Any], stage: Stage, calm: int) -> int:
@@ -274,30 +268,52 @@ class Trainer:
     def _epoch_seed(self, stage: int, epoch: int) -> int:
         return (self.seed * 1_000_003 + stage * 10_007 + epoch) % 2**62
 
-    def _save(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        tensors: dict[str, Tensor],
-        meta: dict[str, Any],
-    ) -> None:
-        assert self.checkpoint is not None
-        weights = {f"model.{k}": v for k, v in model.state_dict().items()}
-        write_folder_atomically(self.checkpoint, {**weights, **optimizer_tensors(optimizer), **tensors}, meta)
+    def _set_seed(self, seed: int) -> None:
+        """Seed the generators of the CPU and of this device; torch.manual_seed would seed all CUDA devices."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
-    def _load(self, fingerprint: dict[str, Any] | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        found = None if self.checkpoint is None else read_folder(self.checkpoint)
-        if found is not None and found[1]["fingerprint"] != fingerprint:
-            other = found[1]["fingerprint"] or {}
-            differs = sorted(
-                k for k in {**other, **(fingerprint or {})} if other.get(k) != (fingerprint or {}).get(k)
-            )
+    def _save(self, run: _Run, running: _RunningStage, stage: int, epoch: int) -> None:
+        """Write a checkpoint from which training goes on with `epoch` epochs of stage number `stage` done."""
+        if self.checkpoint is None:
+            return
+        tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
+        tensors |= optimizer_tensors(running.optimizer.optimizer)
+        tensors |= {f"memory.{k}": v for k, v in run.memory.items()} | {"labels": running.labels}
+        where = {"stage": stage, "epoch": epoch}
+        write_checkpoint(
+            self.checkpoint, tensors, {**where, "history": run.history, "fingerprint": run.fingerprint}
+        )
+
+    def _resume(self, run: _Run) -> _Resumed:
+        """Fill model, memory and history from the checkpoint, if there is one of this run."""
+        found = None if self.checkpoint is None else read_checkpoint(self.checkpoint)
+        if found is None:
+            return _Resumed()
+        tensors, meta = found
+        old, new = meta["fingerprint"], run.fingerprint
+        # As JSON, because that is how it was kept: tuples come back as lists.
+        differs = sorted(k for k in {**old, **new} if _as_json(old.get(k)) != _as_json(new.get(k)))
+        if differs:
             raise ValueError(
                 f"the checkpoint in {self.checkpoint} belongs to another run (it differs in {', '.join(differs)}): "
                 "name another folder, or delete this one to start anew"
             )
-        return found
+        try:
+            run.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint in {self.checkpoint} is of another model ({error}): name another folder, or delete "
+                "this one to start anew"
+            ) from error
+        run.memory.update({k[7:]: v for k, v in tensors.items() if k.startswith("memory.")})
+        run.history.extend(meta["history"])
+        return _Resumed(meta["stage"], meta["epoch"], tensors)
 
 
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,117 @@
+"""The folder that a saved estimator lives in: how it is replaced, and its JSON part."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+
+FORMAT_VERSION = 1
+_META = "estimator.json"
+_FILES = {_META, "model.safetensors", "results.safetensors", "graph"}
+_KEYS = {"method", "parameters", "callables", "n_features", "feature_names", "unit_range", "history"}
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to write to, which takes the place of `folder` when it is complete, and goes when it is not.
+
+    Raises
+    ------
+    ValueError
+        When `folder` is a file, or holds anything that is not part of a saved estimator: it would be lost.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder")
+    foreign = sorted({child.name for child in folder.iterdir()} - _FILES) if folder.exists() else []
+    if foreign:
+        raise ValueError(
+            f"{folder} holds other files ({', '.join(foreign[:3])}), which saving would remove: name an empty or a "
+            "new folder"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(folder, previous)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            if previous.exists():
+                os.replace(previous, folder)
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def saved_folder(folder: str | Path) -> Path:
+    """The folder itself, or what stood there before a save that was killed between its two renames."""
+    folder = Path(folder)
+    previous = _beside(folder, "previous")
+    return previous if not folder.exists() and previous.exists() else folder
+
+
+def _beside(folder: Path, what: str) -> Path:
+    """Hidden sibling of a folder: no folder of the user's has its name."""
+    folder = folder.absolute()
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def write_meta(folder: Path, **meta: Any) -> None:
+    """Write the JSON part of an estimator, with the format's version."""
+    (folder / _META).write_text(
+        json.dumps({"format_version": FORMAT_VERSION, **meta}, indent=1), encoding="utf-8"
+    )
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The JSON part of a saved estimator, checked."""
+    path = folder / _META
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} holds no saved estimator (no {_META})")
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = meta.get("format_version")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): fit and save again") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} has format version {version}, this graphclust reads version {FORMAT_VERSION}: "
+            "load it with the graphclust that wrote it, or fit again"
+        )
+    if _KEYS - set(meta):
+        raise ValueError(
+            f"{path} is damaged (it has no {', '.join(sorted(_KEYS - set(meta)))}): fit and save again"
+        )
+    return meta
+
+
+def plain_parameters(estimator: BaseEstimator) -> dict[str, Any]:
+    """Constructor parameters as JSON can hold them; callables and random generators become None."""
+    plain: dict[str, Any] = {}
+    for name, value in estimator.get_params(deep=False).items():
+        if isinstance(value, np.generic):
+            value = value.item()
+        elif isinstance(value, np.ndarray):
+            value = value.tolist()
+        elif isinstance(value, (tuple, list)):
+            value = [v.item() if isinstance(v, np.generic) else v for v in value]
+        elif isinstance(value, (Path, torch.device)):
+            value = str(value)
+        elif callable(value) or isinstance(value, (np.random.RandomState, np.random.Generator)):
+            value = None
+        plain[name] = value
+    return plain

@@ -1,0 +1,209 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage
+from sklearn.cluster import KMeans
+from sklearn.datasets import make_moons
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from torch_geometric.data import Data
+
+from graphclust.graph import SampleGraph
+from graphclust.graph.partition import consensus_partition, merge_parts
+
+
+def problem(n=24, n_parts=8, density=0.4, seed=0, high=1.0):
+    """A weighted symmetric graph without ties, and random parts of several samples each."""
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.random((n, n)) < density, 1) * rng.uniform(0.1, high, (n, n))
+    weights = upper + upper.T
+    parts = np.concatenate([np.arange(n_parts), rng.integers(0, n_parts, n - n_parts)])
+    target, source = np.nonzero(weights)
+    graph = Data(
+        x=torch.zeros(n, 1),
+        edge_index=torch.from_numpy(np.stack([source, target])),
+        edge_weight=torch.from_numpy(weights[target, source]),
+    )
+    return graph, torch.from_numpy(rng.permutation(parts)), weights
+
+
+def upgma(weights, parts, k):
+    """Merge the two groups with the largest mean weight over all pairs of samples; groups are sets of samples."""
+    groups = [frozenset(np.flatnonzero(parts == p).tolist()) for p in np.unique(parts)]
+    merges = []
+    while len(groups) > k:
+        best, pair = -1.0, None
+        for a, b in itertools.combinations(groups, 2):
+            mean = sum(weights[i, j] for i in a for j in b) / (len(a) * len(b))
+            if mean > best:
+                best, pair = mean, (a, b)
+        groups = [g for g in groups if g not in pair] + [pair[0] | pair[1]]
+        merges.append((pair[0] | pair[1], best))
+    return groups, merges
+
+
+def partition_of(labels):
+    return {frozenset(np.flatnonzero(labels == c).tolist()) for c in np.unique(labels)}
+
+
+def merged_groups(linkage, parts):
+    """The set of samples that each merge of a linkage makes."""
+    groups = [frozenset(np.flatnonzero(parts == p).tolist()) for p in np.unique(parts)]
+    for a, b, _, _ in linkage:
+        groups.append(groups[int(a)] | groups[int(b)])
+    return groups[len(np.unique(parts)) :]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_merges_equal_the_brute_force(seed):
+    graph, parts, weights = problem(seed=seed)
+    for k in (1, 2, 3, 5, 8):
+        tree = merge_parts(graph, parts, k)
+        groups, merges = upgma(weights, parts.numpy(), k)
+        assert partition_of(tree.labels.numpy()) == set(groups)
+        assert tree.labels.dtype == torch.int64
+        found = merged_groups(tree.linkage, parts.numpy())
+        assert found[: len(merges)] == [group for group, _ in merges]
+        heights = [-math.log(mean) for _, mean in merges]
+        np.testing.assert_allclose(tree.linkage[: len(merges), 2], heights, rtol=1e-9)
+        assert torch.equal(torch.from_numpy(tree.part_labels)[parts], tree.labels)
+
+
+def test_size_matters():
+    """A thin bridge between two large parts counts for less than the same edge between small ones."""
+    parts = torch.tensor([0] * 5 + [1] * 5 + [2, 3])
+    edges = torch.tensor([[0, 5, 10, 11], [5, 0, 11, 10]])
+    graph = Data(x=torch.zeros(12, 1), edge_index=edges, edge_weight=torch.tensor([1.0, 1.0, 0.5, 0.5]))
+    labels = merge_parts(graph, parts, 3).labels
+    assert labels[10] == labels[11] and labels[0] != labels[5]
+
+
+@pytest.mark.parametrize("high", [1.0, 50.0])
+def test_linkage_is_scipy_s(high):
+    graph, parts, _ = problem(high=high)
+    tree = merge_parts(graph, parts, 3)
+    assert is_valid_linkage(tree.linkage, throw=True) and is_monotonic(tree.linkage)
+    assert float(tree.linkage[:, 2].min()) >= 0
+    cut = fcluster(tree.linkage, 3, "maxclust")
+    assert adjusted_rand_score(cut, tree.part_labels) == 1.0
+
+
+def test_one_edge_direction_counts_half():
+    graph, parts, weights = problem()
+    directed = Data(x=graph.x, edge_index=graph.edge_index, edge_weight=graph.edge_weight.clone())
+    directed.edge_weight[graph.edge_index[0] > graph.edge_index[1]] = 0.0
+    kept = np.zeros_like(weights)
+    kept[directed.edge_index[1], directed.edge_index[0]] = directed.edge_weight
+    groups, merges = upgma((kept + kept.T) / 2, parts.numpy(), 3)
+    tree = merge_parts(directed, parts, 3)
+    assert partition_of(tree.labels.numpy()) == set(groups)
+    np.testing.assert_allclose(tree.linkage[: len(merges), 2], [-math.log(m) for _, m in merges])
+
+
+def test_largest_cluster_is_number_0_whatever_the_parts_are_called():
+    graph, parts, _ = problem(n=40, n_parts=9)
+    labels = merge_parts(graph, parts, 4).labels
+    counts = torch.bincount(labels)
+    assert counts.tolist() == sorted(counts.tolist(), reverse=True)
+    renamed = torch.tensor([70, 3, 900, 1, 8, 55, 2, 10, 4])[parts]
+    assert partition_of(merge_parts(graph, renamed, 4).labels.numpy()) == partition_of(labels.numpy())
+
+
+def components(sizes):
+    """Complete graphs without an edge between them; each sample is a part."""
+    edges, start = [], 0
+    for size in sizes:
+        edges += [p for p in itertools.permutations(range(start, start + size), 2)]
+        start += size
+    index = torch.tensor(edges).T
+    return Data(x=torch.zeros(start, 1), edge_index=index, edge_weight=torch.ones(len(edges))), start
+
+
+def test_more_components_than_clusters():
+    sizes = (2, 3, 6, 7, 8)
+    graph, n = components(sizes)
+    owner = np.repeat(np.arange(5), sizes)
+    parts = torch.arange(n)
+    apart = merge_parts(graph, parts, 5)
+    assert adjusted_rand_score(owner, apart.labels) == 1.0
+    # Without positions the two smallest go together, and again.
+    by_size = merge_parts(graph, parts, 3)
+    assert adjusted_rand_score(np.array([0, 0, 0, 1, 2])[owner], by_size.labels) == 1.0
+    # With positions those with the nearest means: the largest two.
+    place = torch.tensor([0.0, 100.0, 200.0, 301.0, 302.0])[torch.from_numpy(owner)][:, None]
+    by_place = merge_parts(graph, parts, 4, place)
+    assert adjusted_rand_score(np.array([0, 1, 2, 3, 3])[owner], by_place.labels) == 1.0
+    for tree in (apart, by_size, by_place):
+        assert is_valid_linkage(tree.linkage, throw=True) and is_monotonic(tree.linkage)
+        assert tree.linkage[-1, 2] == pytest.approx(-math.log(1e-12))
+
+
+def test_means_are_weighted_by_size():
+    """9 samples at 0 and one at 4 have their mean at 0.4, not at 2: 4.9 from the third part, not 6.5."""
+    nothing = torch.empty(2, 0, dtype=torch.int64)
+    graph = Data(x=torch.zeros(13, 1), edge_index=nothing, edge_weight=torch.empty(0))
+    parts = torch.tensor([0] * 9 + [1, 2, 3, 4])
+    place = torch.tensor([0.0] * 9 + [4.0, -4.5, 30.0, 35.5])[:, None]
+    labels = merge_parts(graph, parts, 3, place).labels
+    assert labels.tolist() == [0] * 11 + [labels[11], labels[12]] and len(set(labels.tolist())) == 3
+
+
+def test_as_many_clusters_as_parts_and_one():
+    graph, parts, _ = problem()
+    whole = merge_parts(graph, parts, 8)
+    assert partition_of(whole.labels.numpy()) == partition_of(parts.numpy())
+    one = merge_parts(graph, parts, 1)
+    assert set(one.labels.tolist()) == {0} and set(one.part_labels.tolist()) == {0}
+    assert np.array_equal(one.linkage, whole.linkage)
+    single = merge_parts(graph, torch.zeros_like(parts), 1)
+    assert single.linkage.shape == (0, 4) and set(single.labels.tolist()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("k", "error", "message"),
+    [
+        (0, ValueError, "n_clusters=0 must be between 1 and 8; there are 8 parts"),
+        (9, ValueError, "n_clusters=9 must be between 1 and 8"),
+        (2.5, TypeError, "n_clusters=2.5"),
+    ],
+)
+def test_impossible_numbers_of_clusters(k, error, message):
+    graph, parts, _ = problem()
+    with pytest.raises(error, match=message):
+        merge_parts(graph, parts, k)
+
+
+def test_parts_must_cover_the_samples():
+    graph, parts, _ = problem()
+    with pytest.raises(ValueError, match=r"parts has shape \[20\].*24 samples"):
+        merge_parts(graph, parts[:20], 3)
+    with pytest.raises(ValueError, match=r"parts has shape \[24, 1\]"):
+        merge_parts(graph, parts[:, None], 3)
+
+
+def test_consensus_on_two_moons():
+    x, y = make_moons(400, noise=0.05, random_state=0)
+    graph = SampleGraph.from_features(x.astype(np.float32), 8)
+    tree = consensus_partition(graph, graph.x, 2)
+    by_kmeans = KMeans(2, n_init=5, random_state=0).fit_predict(x)
+    assert adjusted_rand_score(y, tree.labels) > 0.95 > 0.6 > adjusted_rand_score(y, by_kmeans)
+
+
+def test_consensus_on_digits_beats_k_means_and_is_reproducible(digits):
+    x, y = digits
+    graph = SampleGraph.from_features(x, 5)
+    weight = graph.edge_weight.clone()
+    tree = consensus_partition(graph, graph.x, 10, n_runs=3)
+    assert len(set(tree.labels.tolist())) == 10
+    by_kmeans = KMeans(10, n_init=3, random_state=0).fit_predict(x)
+    assert normalized_mutual_info_score(y, tree.labels) > 0.8
+    assert normalized_mutual_info_score(y, tree.labels) > normalized_mutual_info_score(y, by_kmeans) + 0.03
+    assert torch.equal(consensus_partition(graph, graph.x, 10, n_runs=3).labels, tree.labels)
+    assert torch.equal(graph.edge_weight, weight)  # the graph itself keeps its weights
+
+
+def test_consensus_of_few_samples():
+    graph = SampleGraph.from_features(np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32), 2)
+    assert len(set(consensus_partition(graph, graph.x, 4).labels.tolist())) == 4

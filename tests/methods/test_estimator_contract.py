@@ -1,0 +1,113 @@
+"""VGDCN as scikit-learn's tools see it: its own checks, clones, pipelines, searches, names of columns."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import silhouette_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from graphclust import VGDCN
+from graphclust.methods import DeepClusterer
+
+TINY: dict[str, Any] = {
+    "hidden_channels": (16,),
+    "latent_dim": 4,
+    "pretrain_epochs": 2,
+    "branch_epochs": 2,
+    "epochs": 2,
+    "random_state": 0,
+}
+
+
+@parametrize_with_checks(
+    [
+        VGDCN(n_clusters=3, **TINY),
+        VGDCN(n_clusters=3, **{**TINY, "init": "mixture", "target": "latent", "batch_size": 16}),
+    ]
+)
+def test_scikit_learn_checks(estimator: VGDCN, check: Any) -> None:
+    with warnings.catch_warnings():
+        # The checks fit clusters to noise; that some stay empty is not what they are about.
+        warnings.filterwarnings("ignore", message=".*clusters were asked for")
+        check(estimator)
+
+
+@pytest.fixture(scope="module")
+def x(digits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return digits[0][:200]
+
+
+def test_clone_keeps_parameters_and_forgets_the_fit(x: np.ndarray) -> None:
+    model = VGDCN(4, **TINY, conv="sage", epsilon=[0.2, 0.9]).fit(x)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert not hasattr(copy, "labels_")
+    np.testing.assert_array_equal(copy.fit(x).labels_, model.labels_)
+
+
+def test_set_params_takes_effect(x: np.ndarray) -> None:
+    model = VGDCN(4, **TINY).set_params(n_clusters=2, n_neighbors=3, epsilon=np.float32(0.5))
+    model.fit(x)
+    assert model.probabilities_.shape == (200, 2)
+    assert model.graph_.neighbor_index.shape == (200, 3)
+    with pytest.raises(ValueError, match="Invalid parameter 'depth'"):
+        model.set_params(depth=3)
+
+
+def test_pipeline(x: np.ndarray) -> None:
+    pipeline = make_pipeline(StandardScaler(), VGDCN(4, **TINY))
+    labels = pipeline.fit_predict(x)
+    scaled = pipeline[0].transform(x)
+    np.testing.assert_array_equal(labels, VGDCN(4, **TINY).fit(scaled).labels_)
+    np.testing.assert_array_equal(pipeline.predict(x[:9]), pipeline[1].predict(scaled[:9]))
+    assert list(pipeline.get_feature_names_out()) == ["vgdcn0", "vgdcn1", "vgdcn2", "vgdcn3"]
+
+
+def test_grid_search_with_a_score_that_needs_no_labels(x: np.ndarray) -> None:
+    def silhouette(estimator: VGDCN, x: np.ndarray, y: None = None) -> float:
+        labels = estimator.predict(x)
+        return -1.0 if len(np.unique(labels)) < 2 else silhouette_score(x, labels)
+
+    grid = {"epsilon": [0.0, np.float64(0.7)], "n_neighbors": [3, 6]}
+    search = GridSearchCV(VGDCN(4, **TINY), grid, scoring=silhouette, cv=2, error_score="raise").fit(x)
+    scores = search.cv_results_["mean_test_score"]
+    assert len(scores) == 4
+    assert search.best_score_ == scores.max()
+    assert search.best_estimator_.n_neighbors == search.best_params_["n_neighbors"]
+    assert search.predict(x[:3]).shape == (3,)
+
+
+def test_names_of_columns(x: np.ndarray) -> None:
+    frame = pd.DataFrame(x, columns=[f"pixel{i}" for i in range(64)])
+    model = VGDCN(4, **TINY).fit(frame)
+    assert list(model.feature_names_in_) == list(frame.columns)
+    np.testing.assert_array_equal(model.labels_, VGDCN(4, **TINY).fit(x).labels_)
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame.rename(columns={"pixel3": "other"}))
+    coded = model.set_output(transform="pandas").transform(frame[:5])
+    assert list(coded.columns) == list(model.get_feature_names_out()) == [f"vgdcn{i}" for i in range(4)]
+    # A graph has no columns: what an earlier fit saw is forgotten.
+    model.fit(model.graph_)
+    assert not hasattr(model, "feature_names_in_")
+
+
+def test_transform_is_the_embedding(x: np.ndarray) -> None:
+    model = VGDCN(4, **TINY)
+    codes = model.fit_transform(x)
+    assert codes.dtype == np.float32 and codes.shape == (200, 4)
+    np.testing.assert_array_equal(codes, model.embedding_)
+    np.testing.assert_allclose(model.transform(x.astype(np.float64)), codes, atol=1e-5)
+
+
+def test_the_base_class_cannot_be_used_alone() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        DeepClusterer(3)  # type: ignore[abstract]
