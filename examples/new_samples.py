@@ -19,7 +19,7 @@ def main() -> None:
         digits.data / 16, digits.target, test_size=0.2, random_state=0, stratify=digits.target
     )
     with tempfile.TemporaryDirectory() as folder:
-        model = graphclust.VGDCN(n_clusters=10, hidden_channels=(128, 256), random_state=0).fit(old)
+        model = graphclust.VGDCN(n_clusters=10, random_state=0).fit(old)
         model.save(Path(folder) / "model")
 
         # Somewhere else, later: the new samples are joined to their neighbours among the old ones.

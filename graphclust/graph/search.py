@@ -277,7 +277,10 @@ class NeighborSearch:
         from rich.console import Console
         from rich.progress import track
 
-        return track(steps, description="Searching neighbours", transient=True, console=Console(stderr=True))
+        console = Console(stderr=True)
+        if not console.is_terminal:  # rich would leave an empty line in the log
+            return steps
+        return track(steps, description="Searching neighbours", transient=True, console=console)
 
     @staticmethod
     def _quiet(steps: Iterable) -> Iterable:

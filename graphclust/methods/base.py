@@ -112,7 +112,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self
         """
         self._check_parameters()
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = draw_seed(self.random_state)
         trainer = Trainer(
             seed=seed,
             device=self.device,
@@ -243,7 +243,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def predict_proba(self, X: Input) -> NDArray[np.float32]:
         """Cluster probabilities of new samples, [M, K]; see `predict`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         device = next(self.model_.parameters()).device
         features = self._known_features(X)
         given = self._given_graph(X) if isinstance(X, Data) else None
@@ -261,7 +261,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     def transform(self, X: Input) -> NDArray[np.float32]:
         """Latent codes of samples, [M, latent_dim]; they do not depend on the graph."""
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         return self._embed(self._known_features(X))
 
     def _known_features(self, X: Input) -> Tensor:
@@ -306,7 +306,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         Path
             The folder.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         with replacing_folder(Path(folder)) as partial:
             self._write(partial)
         return Path(folder)
@@ -372,6 +372,12 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         for name, value in results.items():
             setattr(estimator, f"{name}_", value.numpy())
         return estimator
+
+
+def draw_seed(random_state: Any) -> int:
+    """A seed from an int or a RandomState; for None a fresh one, which leaves NumPy's global generator alone."""
+    source = np.random.RandomState() if random_state is None else check_random_state(random_state)
+    return int(source.randint(2**31 - 1))
 
 
 @contextmanager

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from graphclust._checks import check_choice, check_count, check_number
-from graphclust.methods.base import DeepClusterer, Input
+from graphclust.methods.base import DeepClusterer, Input, draw_seed
 from graphclust.methods.starts import STARTS, start_branch, start_labels, start_mixture
 from graphclust.nn.autoencoder import AutoEncoder
 from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
@@ -101,7 +100,7 @@ class VGDCN(DeepClusterer):
     tolerance : float or None, default=1e-3
         The last stage ends when a smaller share of the labels changed in three epochs in a row.
     device : str, torch.device or None, default=None
-        None takes CUDA, then MPS, then the CPU.
+        None takes CUDA where there is one, else the CPU.
     precision : {"auto", "32-true", "bf16-mixed"}, default="auto"
         "auto" is bfloat16 where the hardware is faster with it, else float32.
     checkpoint : path or None, default=None
@@ -329,13 +328,12 @@ class VGDCN(DeepClusterer):
             Expected values, in the units of the data.
         clusters : ndarray [n_samples]
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "model_")
         check_count(n_samples, "n_samples")
         if cluster is not None:
             check_count(cluster, "cluster", 0, self.n_clusters - 1)
         mixture, device = self.model_.head, next(self.model_.parameters()).device
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
-        generator = torch.Generator(device=device).manual_seed(seed)
+        generator = torch.Generator(device=device).manual_seed(draw_seed(random_state))
         with torch.no_grad():
             codes, clusters = mixture.sample(n_samples, cluster, generator)
             samples = self._decode(codes)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import add_remaining_self_loops, scatter
+from torch_geometric.utils import scatter
 
 
 class _SparseMatmul(torch.autograd.Function):
@@ -134,7 +134,8 @@ class Adjacency:
 
     def propagate(self, x: Tensor) -> Tensor:
         """The normalised propagation ``D~^-1/2 A~ D~^-1/2 x`` (or ``D~^-1 A~ x``), self loops included."""
-        return self.matmul(self.propagation_weight, x) + self.self_weight[:, None] * x.float()
+        looped = self.looped()
+        return looped.matmul(looped.propagation_weight, x)
 
     @property
     def mean_weight(self) -> Tensor:
@@ -147,24 +148,18 @@ class Adjacency:
 
         return self.memo("mean_weight", build)
 
-    @property
-    def with_self_loops(self) -> tuple[Tensor, Tensor]:
-        """Edges and weights with a self loop of weight 1 on each node, as PyG's own layers add them."""
-
-        def build() -> tuple[Tensor, Tensor]:
-            index, weight = add_remaining_self_loops(self.edge_index, self.edge_weight, 1.0, self.num_nodes)
-            assert isinstance(weight, Tensor)
-            return index, weight
-
-        return self.memo("with_self_loops", build)
-
     def looped(self) -> Adjacency:
-        """The same graph with self loops among its edges: what an attention layer attends to."""
+        """The same graph with the self loops, of weight 1, among its edges."""
 
         def build() -> Adjacency:
-            index, weight = self.with_self_loops
-            zero = torch.zeros_like(self.self_weight)
-            return Adjacency(index, weight, weight, zero, constant=self.constant)
+            loops = torch.arange(self.num_nodes, device=self.edge_index.device).expand(2, -1)
+            return Adjacency(
+                torch.cat([self.edge_index, loops], dim=1),
+                torch.cat([self.edge_weight, torch.ones_like(self.self_weight)]),
+                torch.cat([self.propagation_weight, self.self_weight]),
+                torch.zeros_like(self.self_weight),
+                constant=self.constant,
+            )
 
         return self.memo("looped", build)
 

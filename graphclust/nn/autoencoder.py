@@ -109,7 +109,7 @@ class MLPEncoder(nn.Module):
         hidden: list[Tensor] = []
         h = x
         for layer in self.layers:
-            h = layer(h).relu()
+            h = layer(h).relu_()
             hidden.append(h)
         log_variance = None if self.log_variance is None else self.log_variance(h).float().clamp(-20.0, 20.0)
         return Encoding(hidden, self.mean(h).float(), log_variance)
@@ -148,7 +148,7 @@ class MLPDecoder(nn.Module):
         """Hidden states of the decoder, in its order."""
         states: list[Tensor] = []
         for layer in self.layers:
-            z = layer(z).relu()
+            z = layer(z).relu_()
             states.append(z)
         return states
 

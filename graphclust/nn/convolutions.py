@@ -38,13 +38,13 @@ class GCNConv(pyg.GCNConv):
 
     def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """[N, in_channels] -> [N, out_channels]; `constant` says that x is the same in every step."""
+        weight = self.lin.weight
         if constant and adjacency.constant:
-            out = self.lin(adjacency.memo("gcn_input", lambda: adjacency.propagate(x)))
-        elif self.out_channels < self.in_channels:
-            out = adjacency.propagate(self.lin(x))
-        else:
-            out = self.lin(adjacency.propagate(x))
-        return out if self.bias is None else out + self.bias
+            return F.linear(adjacency.memo("gcn_input", lambda: adjacency.propagate(x)), weight, self.bias)
+        if self.out_channels < self.in_channels:
+            out = adjacency.propagate(F.linear(x, weight))
+            return out if self.bias is None else out + self.bias
+        return F.linear(adjacency.propagate(x), weight, self.bias)
 
 
 class SAGEConv(pyg.SAGEConv):

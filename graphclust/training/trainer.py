@@ -29,11 +29,11 @@ History = list[dict[str, Any]]
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None or "auto" takes CUDA, then Apple's MPS, then the CPU."""
+    """The device asked for; None or "auto" takes CUDA, else the CPU (Apple's MPS lacks the sparse products)."""
     if device is None or device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cpu")
     chosen = check_device(device)
     assert chosen is not None
     return chosen

@@ -50,7 +50,7 @@ def x(digits: Digits) -> np.ndarray:
 @pytest.fixture(scope="module")
 def split(digits: Digits) -> tuple[Arrays, Arrays]:
     """Four fifths of the digits, and the rest."""
-    held_out = np.arange(len(digits[0])) % 5 == 0
+    held_out = np.arange(len(digits[0])) % 5 == 2
     x, y = digits
     return (x[~held_out], y[~held_out]), (x[held_out], y[held_out])
 
@@ -251,24 +251,18 @@ class TestScales:
     @pytest.mark.parametrize("scale", ["auto", "minmax", "standard", "none"])
     @pytest.mark.parametrize("factor", [1.0, 255.0])
     def test_outputs_are_in_the_units_of_the_data(self, scale: str, factor: float, x: np.ndarray) -> None:
-        # As they are, values up to 255 are too much for the default learning rate.
-        changes = (
-            {"learning_rate": 1e-5, "pretrain_learning_rate": 1e-5}
-            if (scale, factor) == ("none", 255.0)
-            else {}
-        )
-        model = VGDCN(5, scale=scale, **{**TINY, "pretrain_epochs": 30, **changes}).fit(factor * x)
+        longer = {**TINY, "pretrain_epochs": 30, "pretrain_batch_size": 20}
+        model = VGDCN(5, scale=scale, **longer).fit(factor * x)
         images = model.reconstruct(factor * x)
         assert images.shape == x.shape
-        assert 0.1 * factor < images.mean() < 0.6 * factor  # the digits' own mean is 0.3
-        assert model.model_.scale.unit_range == (
-            scale == "minmax" or ((scale != "standard" and factor * x.max() <= 1) or scale == "auto")
-        )
+        assert 0.2 * factor < images.mean() < 0.4 * factor  # the digits' own mean is 0.3
+        in_range = scale in ("auto", "minmax") or (scale == "none" and factor == 1.0)
+        assert model.model_.scale.unit_range == in_range
 
     def test_scaling_by_a_number_changes_nothing(self, x: np.ndarray) -> None:
-        """ "auto" takes pixels of any range to [0, 1]."""
-        small = VGDCN(5, scale="minmax", **TINY).fit(x)
-        large = VGDCN(5, scale="minmax", **TINY).fit(256 * x)
+        """Pixels from 0 to 1 or from 0 to 256 are the same pictures, also to the automatic scale."""
+        small = VGDCN(5, **TINY).fit(x)
+        large = VGDCN(5, **TINY).fit(256 * x)
         np.testing.assert_allclose(small.probabilities_, large.probabilities_, atol=1e-4)
 
 
