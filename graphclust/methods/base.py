@@ -1,31 +1,38 @@
-"""What all deep estimators share: the way from X over graph, network and stages to labels, and the files."""
+"""What all deep estimators share: the way from X over network and stages to labels, and the files."""
 
 from __future__ import annotations
 
 import os
-import textwrap
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphclust._checks import check_choice, check_count, check_device, check_features
-from graphclust.graph import SampleGraph
-from graphclust.methods.files import plain_parameters, read_meta, replacing_folder, saved_folder, write_meta
+from graphclust._checks import check_choice, check_count, check_device
+from graphclust.methods.files import (
+    plain_parameters,
+    read_results,
+    reading,
+    replacing_folder,
+    saved_folder,
+    unfitted,
+    write_meta,
+    write_results,
+)
+from graphclust.methods.inputs import Input, read_features
 from graphclust.nn.scaling import SCALES
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
@@ -34,7 +41,6 @@ from graphclust.training.trainer import Trainer, choose_device
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 RESULTS = ("labels", "probabilities", "embedding")
-Input: TypeAlias = ArrayLike | Tensor | Data
 Self = TypeVar("Self", bound="DeepClusterer")
 
 
@@ -42,18 +48,13 @@ Self = TypeVar("Self", bound="DeepClusterer")
 # writes, so a method lists its own parameters with their defaults and inherits the rest.
 @dataclass(eq=False, repr=False, kw_only=True)
 class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC):
-    """Base of the estimators that train a network over a sample graph.
+    """Base of the estimators that train a network; those that read a graph have `GraphClusterer` as well.
 
     A method is a recipe: `_build` puts a network together, `_stages` says what is minimised in which order, and
     `_logits` reads the cluster logits off the trained network. Everything else is here, once.
     """
 
     n_clusters: int = field(default=8, kw_only=False)
-    n_neighbors: int = 5
-    metric: str = "euclidean"
-    kernel: str = "heat"
-    symmetrize: str = "union"
-    normalization: str = "symmetric"
     scale: str = "auto"
     batch_size: int | None = None
     device: Any = None
@@ -79,8 +80,6 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _check_parameters(self) -> None:
         """Raise ValueError or TypeError for a parameter that makes no sense, before anything is computed."""
         check_count(self.n_clusters, "n_clusters")
-        check_count(self.n_neighbors, "n_neighbors")
-        check_choice(self.normalization, "normalization", ("symmetric", "row"))
         check_choice(self.scale, "scale", SCALES)
         check_choice(self.precision, "precision", PRECISIONS)
         check_device(self.device)
@@ -98,12 +97,12 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     # -- learning ----------------------------------------------------------------------------------------------
 
     def fit(self: Self, X: Input, y: Any = None) -> Self:
-        """Build the sample graph, train the network and label the samples.
+        """Train the network and label the samples; methods with a graph build it first.
 
         Parameters
         ----------
         X : array, memory map or tensor [N, d], SampleGraph, or PyG Data with x
-            A graph is taken as it is; features get one by the parameters of this estimator.
+            Methods with a graph take a given one as it is, and build one for features by their parameters.
         y : ignored
             True labels are never read.
 
@@ -120,7 +119,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             checkpoint=self.checkpoint,
             verbose=self.verbose,
         )
-        graph = self._graph_of(X)
+        graph = self._data_of(X)
         n_samples, n_features = graph.x.shape
         if self.n_clusters > n_samples:
             raise ValueError(
@@ -136,12 +135,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self.history_ = trainer.fit(
             model, stages, source, memory=memory, fingerprint=self._fingerprint(graph, seed)
         )
-        self.graph_ = graph
         self.model_ = model.eval()
         self.n_features_in_ = n_features
-        self.probabilities_ = self._probabilities(source, None)
-        self.labels_ = self.probabilities_.argmax(axis=1)
-        self.embedding_ = self._embed(graph.x)
+        self._take_results(source)
         found = len(np.unique(self.labels_))
         if found < self.n_clusters:
             warnings.warn(
@@ -151,64 +147,14 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             )
         return self
 
-    def _graph_of(self, X: Input) -> SampleGraph:
-        features: Tensor
-        if isinstance(X, Data):
-            # Names of columns that an earlier fit saw do not belong to this one.
-            self.__dict__.pop("feature_names_in_", None)
-            given = self._given_graph(X)
-            if given is not None:
-                return given
-            features = check_features(X.x, "X.x", min_samples=2)
-        else:
-            features = self._features_of(X, reset=True)
-        on_cuda = self.device is not None and torch.device(self.device).type == "cuda"
-        return SampleGraph.from_features(
-            features,
-            n_neighbors=self.n_neighbors,
-            metric=self.metric,
-            kernel=self.kernel,
-            symmetrize=self.symmetrize,
-            device=self.device if on_cuda else None,
-            random_state=0,
-            verbose=self.verbose,
-        )
+    def _data_of(self, X: Input) -> Data:
+        """What the network is trained on: here the features alone, as a graph without edges."""
+        return without_edges(read_features(self, X, reset=True))
 
-    def _given_graph(self, X: Data) -> SampleGraph | None:
-        """The graph that X is or holds, as it is; None for a PyG Data without edges."""
-        if X.x is None:
-            raise ValueError("X has no x; set X.x to the features [N, d], e.g. torch.eye(X.num_nodes)")
-        if isinstance(X, SampleGraph):
-            if "normalized" in X.construction:
-                raise ValueError(
-                    "X is a normalised graph, and the network normalises by itself; pass the graph it came from"
-                )
-            return X
-        if X.edge_index is None or X.edge_index.numel() == 0:
-            return None
-        return SampleGraph.from_data(X, symmetrize=self.symmetrize)
+    def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
+        return BatchSource(data, device=device, seed=seed)
 
-    def _features_of(self, X: ArrayLike | Tensor, *, reset: bool) -> Tensor:
-        if isinstance(X, Tensor):
-            X = X.detach().cpu()
-            X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-        least = 2 if reset else 1
-        # NaN and infinity are looked for once, below, with a message that says where they are.
-        array = validate_data(
-            self, X, reset=reset, dtype="numeric", ensure_min_samples=least, ensure_all_finite=False
-        )
-        return check_features(array, "X", min_samples=least)
-
-    def _source(self, graph: SampleGraph, device: torch.device, seed: int = 0) -> BatchSource:
-        return BatchSource(
-            graph, normalization=self.normalization, num_neighbors=self._fanouts(), device=device, seed=seed
-        )
-
-    def _fanouts(self) -> list[int]:
-        """Neighbours sampled per hop; methods with a graph branch have one hop a layer."""
-        return [-1]
-
-    def _fingerprint(self, graph: SampleGraph, seed: int) -> dict[str, Any]:
+    def _fingerprint(self, graph: Data, seed: int) -> dict[str, Any]:
         """What a checkpoint must agree in to be continued."""
         rows = torch.linspace(0, graph.x.shape[0] - 1, 64, dtype=torch.float64).long()
         digest = float(graph.x[rows].double().sum())
@@ -226,14 +172,20 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
 
     # -- reading the result ------------------------------------------------------------------------------------
 
+    def _take_results(self, source: BatchSource) -> None:
+        """Read the trained network: labels, probabilities and codes of the training samples."""
+        self.probabilities_ = self._probabilities(source, None)
+        self.labels_ = self.probabilities_.argmax(axis=1)
+        self.embedding_ = self._codes(source, None)
+
     def predict(self, X: Input) -> NDArray[np.int64]:
-        """Cluster of each new sample: it is joined to its nearest training samples and read by the network.
+        """Cluster of each new sample, as the trained network reads it.
 
         Parameters
         ----------
-        X : array, memory map or tensor [M, d], or PyG Data / SampleGraph
-            Features (and a Data without edges) are attached to the training graph (`SampleGraph.attach`); a graph is
-            read as it is.
+        X : array, memory map or tensor [M, d], or PyG Data
+            Methods with a graph attach features (and a Data without edges) to the training graph
+            (`SampleGraph.attach`), and read a graph as it is. Methods without one read the features alone.
 
         Returns
         -------
@@ -244,33 +196,22 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def predict_proba(self, X: Input) -> NDArray[np.float32]:
         """Cluster probabilities of new samples, [M, K]; see `predict`."""
         check_is_fitted(self, "model_")
-        device = next(self.model_.parameters()).device
-        features = self._known_features(X)
-        given = self._given_graph(X) if isinstance(X, Data) else None
-        if given is not None:
-            return self._probabilities(self._source(given, device), None)
-        if self.graph_.construction.get("source") != "features":
-            raise ValueError(
-                "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
-                "SampleGraph that holds the samples and their edges"
-            )
-        attached = self.graph_.attach(features)
-        n_old = self.graph_.num_nodes
-        new = torch.arange(n_old, n_old + len(features))
-        return self._probabilities(self._source(attached, device), new)
+        return self._probabilities(*self._new_samples(X))
+
+    def _new_samples(self, X: Input) -> tuple[BatchSource, Tensor | None]:
+        """Where new samples are read from, and which of its nodes they are (None for all)."""
+        return self._source(without_edges(read_features(self, X, reset=False)), self._device), None
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the trained network is."""
+        return next(self.model_.parameters()).device
 
     def transform(self, X: Input) -> NDArray[np.float32]:
-        """Latent codes of samples, [M, latent_dim]; they do not depend on the graph."""
+        """Latent codes of samples, [M, latent_dim]."""
         check_is_fitted(self, "model_")
-        return self._embed(self._known_features(X))
-
-    def _known_features(self, X: Input) -> Tensor:
-        """Features [M, d] of new samples, of the d that were fitted."""
-        if not isinstance(X, Data):
-            return self._features_of(X, reset=False)
-        if X.x is None:
-            raise ValueError("X has no x; set X.x to the features [M, d]")
-        return check_features(X.x, "X.x", n_features=self.n_features_in_)
+        features = read_features(self, X, reset=False)
+        return self._codes(self._source(without_edges(features), self._device), None)
 
     def fit_transform(self, X: Input, y: Any = None) -> NDArray[np.float32]:
         """``fit(X).embedding_``."""
@@ -286,9 +227,10 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _n_features_out(self) -> int:
         return self.embedding_.shape[1]
 
-    def _embed(self, x: Tensor) -> NDArray[np.float32]:
-        device = next(self.model_.parameters()).device
-        return in_blocks(self.model_.embed, x, device=device).float().numpy()
+    def _codes(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
+        """Codes of the nodes of a source (all for None); here they depend on each sample's own features alone."""
+        x = source.x if nodes is None else source.x[nodes]
+        return in_blocks(self.model_.embed, x, device=source.device).float().numpy()
 
     def _probabilities(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
         blocks = [logits.float().softmax(dim=1) for _, logits in self._logits(self.model_, source, nodes)]
@@ -314,19 +256,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     def _write(self, folder: Path) -> None:
         weights = {k: v.cpu().contiguous() for k, v in self.model_.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
-        results = {k: torch.from_numpy(np.ascontiguousarray(getattr(self, f"{k}_"))) for k in RESULTS}
-        save_file(results, folder / "results.safetensors")
-        self.graph_.save(folder / "graph")
-        write_meta(
-            folder,
-            method=type(self).__name__,
-            parameters=plain_parameters(self),
-            callables=[k for k, v in self.get_params(deep=False).items() if callable(v)],
-            n_features=self.n_features_in_,
-            feature_names=list(getattr(self, "feature_names_in_", [])),
-            unit_range=self.model_.scale.unit_range,
-            history=self.history_,
-        )
+        write_results(folder, self, RESULTS)
+        write_meta(folder, self, unit_range=self.model_.scale.unit_range, history=self.history_)
 
     @classmethod
     def load(cls: type[Self], folder: str | Path, *, device: Any = None, **callables: Any) -> Self:
@@ -341,37 +272,25 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             Parameters that are callables, such as a `conv` of the user's, which files cannot hold.
         """
         folder = saved_folder(folder)
-        meta = read_meta(folder)
-        if meta["method"] != cls.__name__:
-            raise ValueError(
-                f"{folder} holds a {meta['method']}, not a {cls.__name__}: use graphclust.load(folder)"
-            )
-        missing = [name for name in meta["callables"] if name not in callables]
-        if missing:
-            raise ValueError(
-                f"{folder} was saved with a callable for {', '.join(missing)}, which files cannot hold: "
-                f"pass it again, load(folder, {missing[0]}=...)"
-            )
-        estimator = cls(**{**meta["parameters"], **callables})
+        estimator, meta = unfitted(cls, folder, callables, "unit_range", "history")
         with _private_randomness(0):
             model = estimator._build(meta["n_features"])
-        try:
+        with reading(folder):
             model.load_state_dict(load_file(folder / "model.safetensors"))
-            results = load_file(folder / "results.safetensors")
-            results = {name: results[name] for name in RESULTS}
-        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = textwrap.shorten(str(error), 200)  # torch lists every tensor that does not fit
-            raise ValueError(f"the model in {folder} cannot be read: {reason}") from error
+        read_results(folder, estimator, RESULTS)
         model.scale.unit_range = meta["unit_range"]
         estimator.model_ = model.to(choose_device(device)).eval()
-        estimator.graph_ = SampleGraph.open(folder / "graph")
-        estimator.n_features_in_ = meta["n_features"]
-        if meta["feature_names"]:
-            estimator.feature_names_in_ = np.asarray(meta["feature_names"], dtype=object)
         estimator.history_ = meta["history"]
-        for name, value in results.items():
-            setattr(estimator, f"{name}_", value.numpy())
+        estimator._read(folder)
         return estimator
+
+    def _read(self, folder: Path) -> None:
+        """Read what `_write` of a subclass wrote besides model and results."""
+
+
+def without_edges(x: Tensor) -> Data:
+    """Samples that nothing joins, for methods that read no graph."""
+    return Data(x=x, edge_index=torch.empty((2, 0), dtype=torch.int64), edge_weight=torch.empty(0))
 
 
 def draw_seed(random_state: Any) -> int:

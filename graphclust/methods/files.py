@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator
 
 FORMAT_VERSION = 1
 _META = "estimator.json"
 _FILES = {_META, "model.safetensors", "results.safetensors", "graph"}
-_KEYS = {"method", "parameters", "callables", "n_features", "feature_names", "unit_range", "history"}
+_KEYS = {"method", "parameters", "callables", "n_features", "feature_names"}
+Estimator = TypeVar("Estimator", bound=BaseEstimator)
 
 
 @contextmanager
@@ -70,15 +74,22 @@ def _beside(folder: Path, what: str) -> Path:
     return folder.with_name(f".{folder.name}.{what}")
 
 
-def write_meta(folder: Path, **meta: Any) -> None:
-    """Write the JSON part of an estimator, with the format's version."""
-    (folder / _META).write_text(
-        json.dumps({"format_version": FORMAT_VERSION, **meta}, indent=1), encoding="utf-8"
-    )
+def write_meta(folder: Path, estimator: Any, **more: Any) -> None:
+    """Write the JSON part of a fitted estimator, with the format's version and what else its method keeps."""
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "method": type(estimator).__name__,
+        "parameters": plain_parameters(estimator),
+        "callables": [k for k, v in estimator.get_params(deep=False).items() if callable(v)],
+        "n_features": estimator.n_features_in_,
+        "feature_names": list(getattr(estimator, "feature_names_in_", [])),
+        **more,
+    }
+    (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
-    """The JSON part of a saved estimator, checked."""
+def read_meta(folder: Path, *more: str) -> dict[str, Any]:
+    """The JSON part of a saved estimator, checked; `more` names what must be in it besides the common part."""
     path = folder / _META
     if not path.exists():
         raise FileNotFoundError(f"{folder} holds no saved estimator (no {_META})")
@@ -92,11 +103,56 @@ def read_meta(folder: Path) -> dict[str, Any]:
             f"{folder} has format version {version}, this graphclust reads version {FORMAT_VERSION}: "
             "load it with the graphclust that wrote it, or fit again"
         )
-    if _KEYS - set(meta):
-        raise ValueError(
-            f"{path} is damaged (it has no {', '.join(sorted(_KEYS - set(meta)))}): fit and save again"
-        )
+    if missing := _KEYS.union(more) - set(meta):
+        raise ValueError(f"{path} is damaged (it has no {', '.join(sorted(missing))}): fit and save again")
     return meta
+
+
+def unfitted(
+    cls: type[Estimator], folder: Path, callables: dict[str, Any], *more: str
+) -> tuple[Estimator, dict[str, Any]]:
+    """The estimator of a folder with its parameters and the names of its features, and the JSON part."""
+    meta = read_meta(folder, *more)
+    if meta["method"] != cls.__name__:
+        raise ValueError(
+            f"{folder} holds a {meta['method']}, not a {cls.__name__}: use graphclust.load(folder)"
+        )
+    missing = [name for name in meta["callables"] if name not in callables]
+    if missing:
+        raise ValueError(
+            f"{folder} was saved with a callable for {', '.join(missing)}, which files cannot hold: "
+            f"pass it again, load(folder, {missing[0]}=...)"
+        )
+    estimator: Any = cls(**{**meta["parameters"], **callables})
+    estimator.n_features_in_ = meta["n_features"]
+    if meta["feature_names"]:
+        estimator.feature_names_in_ = np.asarray(meta["feature_names"], dtype=object)
+    return estimator, meta
+
+
+def write_results(folder: Path, estimator: Any, names: Sequence[str]) -> None:
+    """Write the fitted arrays and numbers `name_` of an estimator."""
+    arrays = {name: np.array(getattr(estimator, f"{name}_"), order="C") for name in names}
+    save_file({k: torch.from_numpy(v) for k, v in arrays.items()}, folder / "results.safetensors")
+
+
+def read_results(folder: Path, estimator: Any, names: Sequence[str]) -> None:
+    """Give an estimator the arrays that `write_results` wrote."""
+    with reading(folder):
+        results = load_file(folder / "results.safetensors")
+        for name in names:
+            value = results[name].numpy()
+            setattr(estimator, f"{name}_", value if value.ndim else value.item())
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """One message for everything that can be wrong with the tensors of a saved estimator."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = textwrap.shorten(str(error), 200)  # torch lists every tensor that does not fit
+        raise ValueError(f"the model in {folder} cannot be read: {reason}") from error
 
 
 def plain_parameters(estimator: BaseEstimator) -> dict[str, Any]:

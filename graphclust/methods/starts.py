@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from torch.nn.functional import one_hot
 
 from graphclust._checks import check_choice
 from graphclust.graph.partition import consensus_partition
+from graphclust.methods.kmeans import k_means
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.heads import GaussianMixture
 from graphclust.nn.networks import FusionNetwork
 from graphclust.nn.warm_start import warm_start
 from graphclust.training.batches import BatchSource
+from graphclust.training.inference import in_blocks
 
 STARTS = ("linkage", "mixture")
 PROPAGATIONS = 16
@@ -90,6 +93,26 @@ def start_mixture(mixture: GaussianMixture, codes: Tensor, labels: Tensor) -> Te
     variance = (member.T @ within + 10.0 * shared) / (size[:, None] + 10.0)
     mixture.set_parameters((size + 1.0) / (size + 1.0).sum(), mean, variance)
     return shared
+
+
+@torch.no_grad()
+def start_centers(model: Any, source: BatchSource, n_clusters: int, codes: Tensor | None = None) -> Tensor:
+    """Start a head's centres by k-means on the codes, and the frequencies by its assignments; labels [N].
+
+    Parameters
+    ----------
+    model : Module
+        With `embed`, `head` (it has `centers`, and gives log-probabilities) and `frequencies`.
+    codes : Tensor [N, d], optional
+        Computed by `embed` when left out.
+    """
+    if codes is None:
+        codes = in_blocks(model.embed, source.x, device=source.device)
+    labels, centers, _ = k_means(codes.float().numpy(), n_clusters, n_init=20, random_state=source.seed)
+    model.head.centers.copy_(torch.from_numpy(centers))
+    q = in_blocks(lambda z: model.head(z).exp(), codes, device=source.device)
+    model.frequencies.set(q.sum(dim=0))
+    return torch.from_numpy(labels)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,14 +15,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from graphclust._checks import check_choice, check_count, check_number
-from graphclust.methods.base import DeepClusterer, Input, draw_seed
+from graphclust.methods.base import draw_seed
+from graphclust.methods.deep_autoencoder import AutoEncoderClusterer, sharpened
+from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.starts import STARTS, start_branch, start_labels, start_mixture
-from graphclust.nn.autoencoder import AutoEncoder
 from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
 from graphclust.nn.fusion import check_epsilon
 from graphclust.nn.heads import GaussianMixture, student_t_log_assignment
-from graphclust.nn.likelihoods import gaussian_sample, resolve_likelihood
-from graphclust.nn.losses import kl_divergence, mixture_kl, target_distribution
+from graphclust.nn.likelihoods import gaussian_sample
+from graphclust.nn.losses import kl_divergence, mixture_kl
 from graphclust.nn.networks import FusionNetwork
 from graphclust.nn.scaling import FeatureScale
 from graphclust.training.batches import Batch, BatchSource
@@ -31,7 +32,7 @@ from graphclust.training.stage import Stage, Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class VGDCN(DeepClusterer):
+class VGDCN(GraphClusterer, AutoEncoderClusterer):
     r"""Variational graph-convolution deep clustering network.
 
     A variational auto-encoder with a Gaussian-mixture prior (VaDE, Jiang et al. 2017) and a stack of graph convolutions
@@ -136,24 +137,20 @@ class VGDCN(DeepClusterer):
 
     epsilon: float | Sequence[float] | str = 0.7
     conv: str | Convolution = "gcn"
-    hidden_channels: Sequence[int] = (256, 256, 512)
-    latent_dim: int = 10
-    decoder: str = "auto"
     init: str = "linkage"
     warm_start: bool = True
     target: str = "graph"
     delta: float = 0.01
-    pretrain_epochs: int = 10
     branch_epochs: int = 25
     epochs: int = 20
-    pretrain_learning_rate: float = 1e-3
     branch_learning_rate: float = 3e-3
     learning_rate: float = 2e-4
     decay: float = 0.9
     decay_every: int = 10
-    pretrain_batch_size: int = 256
     num_neighbors: Sequence[int] | None = None
     tolerance: float | None = 1e-3
+
+    _variational: ClassVar[bool] = True
 
     @classmethod
     def thesis(cls, n_clusters: int, **changes: Any) -> VGDCN:
@@ -181,19 +178,13 @@ class VGDCN(DeepClusterer):
         super()._check_parameters()
         check_choice(self.init, "init", STARTS)
         check_choice(self.target, "target", ("graph", "latent"))
-        check_choice(self.decoder, "decoder", ("auto", "bernoulli", "gaussian"))
-        for name in ("delta", "pretrain_learning_rate", "branch_learning_rate", "learning_rate", "decay"):
+        for name in ("delta", "branch_learning_rate", "learning_rate", "decay"):
             check_number(getattr(self, name), name, 0.0, open_low=name != "delta")
-        for name in ("pretrain_epochs", "branch_epochs", "epochs"):
+        for name in ("branch_epochs", "epochs"):
             check_count(getattr(self, name), name, 0)
-        for name in ("latent_dim", "decay_every", "pretrain_batch_size"):
-            check_count(getattr(self, name), name)
+        check_count(self.decay_every, "decay_every")
         if self.tolerance is not None:
             check_number(self.tolerance, "tolerance", 0.0)
-        if isinstance(self.hidden_channels, (str, numbers.Number)):
-            raise TypeError(
-                f"hidden_channels={self.hidden_channels!r} is no sequence; give the widths in brackets, e.g. (256, 512)"
-            )
         n_layers = len(tuple(self.hidden_channels)) + 2
         if isinstance(self.conv, str):
             check_choice(self.conv, "conv", tuple(CONVOLUTIONS))
@@ -208,7 +199,7 @@ class VGDCN(DeepClusterer):
         hidden = tuple(self.hidden_channels)
         return FusionNetwork(
             FeatureScale(n_features),
-            AutoEncoder.mlp(n_features, hidden, self.latent_dim, variational=True),
+            self._autoencoder(n_features),
             GaussianMixture(self.n_clusters, self.latent_dim),
             (n_features, *hidden, self.latent_dim, self.n_clusters),
             self.conv,
@@ -227,12 +218,7 @@ class VGDCN(DeepClusterer):
 
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         mixture: GaussianMixture = model.head
-        likelihood = resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
-
-        def reconstruct(m: FusionNetwork, batch: Batch) -> Step:
-            x = m.scale(batch.x)
-            output = m.autoencoder.decode(m.autoencoder.encode(x).mean)
-            return Step({"reconstruction": likelihood.negative_log_likelihood(output, x).mean()})
+        likelihood = self._likelihood(model)
 
         def start() -> None:
             codes = in_blocks(model.embed, source.x, device=source.device)
@@ -265,20 +251,12 @@ class VGDCN(DeepClusterer):
             log_z_g = logits[: batch.size].log_softmax(dim=1)
             with torch.no_grad():
                 q = log_z_g if self.target == "graph" else student_t_log_assignment(mean, mixture.centers)
-                frequencies = m.frequencies.update(q.exp(), batch.n_samples)
-                p = target_distribution(q.exp(), frequencies)
+            p = sharpened(m, q, batch)
             terms = {"elbo": (likelihoods + prior).mean(), "kl": self.delta * kl_divergence(p, log_z_g)}
             return Step(terms, log_z_g)
 
         return [
-            Stage(
-                "pretraining",
-                reconstruct,
-                self.pretrain_epochs,
-                self.pretrain_learning_rate,
-                batch_size=self.pretrain_batch_size,
-                parameters=lambda m: m.autoencoder.parameters(),
-            ),
+            self._pretraining(model),
             Stage(
                 "graph branch",
                 follow_start,
@@ -338,15 +316,3 @@ class VGDCN(DeepClusterer):
             codes, clusters = mixture.sample(n_samples, cluster, generator)
             samples = self._decode(codes)
         return samples, clusters.cpu().numpy()
-
-    def reconstruct(self, X: Input) -> NDArray[np.float32]:
-        """Samples encoded and decoded again, [M, d] -> [M, d], in the units of the data."""
-        codes = torch.from_numpy(self.transform(X))
-        device = next(self.model_.parameters()).device
-        with torch.no_grad():
-            return np.concatenate([self._decode(block.to(device)) for block in codes.split(8192)])
-
-    def _decode(self, codes: Tensor) -> NDArray[np.float32]:
-        model = self.model_
-        likelihood = resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
-        return model.scale.inverse(likelihood.mean(model.autoencoder.decode(codes))).cpu().numpy()

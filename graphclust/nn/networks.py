@@ -15,6 +15,44 @@ from graphclust.nn.heads import ClusterFrequencies
 from graphclust.nn.scaling import FeatureScale
 
 
+class AutoEncoderNetwork(nn.Module):
+    """An auto-encoder and a head that assigns its codes to clusters (DEC, IDEC, DCN, VaDE).
+
+    Parameters
+    ----------
+    scale : FeatureScale
+        From stored features to the network's input.
+    autoencoder : AutoEncoder
+    head : Module
+        Clusters in the latent space, ``head(codes) -> log-probabilities``: a `StudentTAssignment`, a
+        `GaussianMixture` or `RunningCenters`.
+    n_clusters : int
+        K.
+    """
+
+    scale: FeatureScale
+    autoencoder: AutoEncoder
+    head: Any
+    frequencies: ClusterFrequencies
+
+    def __init__(
+        self, scale: FeatureScale, autoencoder: AutoEncoder, head: nn.Module, n_clusters: int
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.autoencoder = autoencoder
+        self.head = head
+        self.frequencies = ClusterFrequencies(n_clusters)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Latent code (mean) of stored features, [n, d] -> [n, latent_dim]."""
+        return self.autoencoder.encode(self.scale(x)).mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Stored features [n, d] -> log-probabilities [n, K]."""
+        return self.head(self.embed(x))
+
+
 class FusionOutput(NamedTuple):
     """Encoding of all samples of a batch, and their logits from the graph branch [n, K]."""
 
@@ -22,7 +60,7 @@ class FusionOutput(NamedTuple):
     logits: Tensor
 
 
-class FusionNetwork(nn.Module):
+class FusionNetwork(AutoEncoderNetwork):
     """An auto-encoder and a graph branch joined by the epsilon bridge (SDCN, VGDCN).
 
     Parameters
@@ -39,11 +77,7 @@ class FusionNetwork(nn.Module):
         See `GraphFusion`.
     """
 
-    scale: FeatureScale
-    autoencoder: AutoEncoder
-    head: Any
     fusion: GraphFusion
-    frequencies: ClusterFrequencies
 
     def __init__(
         self,
@@ -54,22 +88,16 @@ class FusionNetwork(nn.Module):
         conv: str | Convolution = "gcn",
         epsilon: float | Sequence[float] | str = 0.7,
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.autoencoder = autoencoder
-        self.head = head
+        super().__init__(scale, autoencoder, head, widths[-1])
         self.fusion = GraphFusion(widths, conv, epsilon)
-        self.frequencies = ClusterFrequencies(widths[-1])
 
     def states(self, x: Tensor) -> list[Tensor]:
         """Encoder states of scaled features, one for each bridge."""
         return self.autoencoder.encode(x).states
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Latent code (mean) of stored features, [n, d] -> [n, latent_dim]."""
-        return self.autoencoder.encode(self.scale(x)).mean
-
-    def forward(self, x: Tensor, adjacency: Adjacency) -> FusionOutput:
+    def forward(  # type: ignore[override]
+        self, x: Tensor, adjacency: Adjacency
+    ) -> FusionOutput:
         """Stored features [n, d] and the edges among them -> encoding, logits [n, K]."""
         x = self.scale(x)
         encoding = self.autoencoder.encode(x)

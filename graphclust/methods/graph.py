@@ -1,0 +1,96 @@
+"""What the estimators share whose network reads a sample graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphclust._checks import check_choice, check_count
+from graphclust.graph import SampleGraph
+from graphclust.methods.base import DeepClusterer
+from graphclust.methods.inputs import Input, read_features
+from graphclust.training.batches import BatchSource
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class GraphClusterer(DeepClusterer):
+    """Base of the deep estimators with a graph: it is given (a PyG Data with edges) or built from the features."""
+
+    n_neighbors: int = 5
+    metric: str = "euclidean"
+    kernel: str = "heat"
+    symmetrize: str = "union"
+    normalization: str = "symmetric"
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_count(self.n_neighbors, "n_neighbors")
+        check_choice(self.normalization, "normalization", ("symmetric", "row"))
+
+    def _data_of(self, X: Input) -> SampleGraph:
+        features = read_features(self, X, reset=True)
+        given = self._given_graph(X)
+        if given is not None:
+            return given
+        on_cuda = self.device is not None and torch.device(self.device).type == "cuda"
+        return SampleGraph.from_features(
+            features,
+            n_neighbors=self.n_neighbors,
+            metric=self.metric,
+            kernel=self.kernel,
+            symmetrize=self.symmetrize,
+            device=self.device if on_cuda else None,
+            random_state=0,
+            verbose=self.verbose,
+        )
+
+    def _given_graph(self, X: Input) -> SampleGraph | None:
+        """The graph that X is or holds, as it is; None for features and for a PyG Data without edges."""
+        if isinstance(X, SampleGraph):
+            if "normalized" in X.construction:
+                raise ValueError(
+                    "X is a normalised graph, and the network normalises by itself; pass the graph it came from"
+                )
+            return X
+        if not isinstance(X, Data) or X.edge_index is None or X.edge_index.numel() == 0:
+            return None
+        return SampleGraph.from_data(X, symmetrize=self.symmetrize)
+
+    def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
+        return BatchSource(
+            data, normalization=self.normalization, num_neighbors=self._fanouts(), device=device, seed=seed
+        )
+
+    def _fanouts(self) -> list[int]:
+        """Neighbours sampled per hop; methods with a graph branch have one hop a layer."""
+        return [-1]
+
+    def _take_results(self, source: BatchSource) -> None:
+        assert isinstance(source.graph, SampleGraph)
+        self.graph_ = source.graph
+        super()._take_results(source)
+
+    def _new_samples(self, X: Input) -> tuple[BatchSource, Tensor | None]:
+        features = read_features(self, X, reset=False)
+        given = self._given_graph(X)
+        if given is not None:
+            return self._source(given, self._device), None
+        if self.graph_.construction.get("source") != "features":
+            raise ValueError(
+                "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
+                "SampleGraph that holds the samples and their edges"
+            )
+        attached = self.graph_.attach(features)
+        n_old = self.graph_.num_nodes
+        return self._source(attached, self._device), torch.arange(n_old, n_old + len(features))
+
+    def _write(self, folder: Path) -> None:
+        super()._write(folder)
+        self.graph_.save(folder / "graph")
+
+    def _read(self, folder: Path) -> None:
+        self.graph_ = SampleGraph.open(folder / "graph")

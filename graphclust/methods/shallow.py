@@ -1,0 +1,100 @@
+"""What the estimators share that train no network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.validation import check_is_fitted
+
+from graphclust._checks import check_count
+from graphclust.methods.base import draw_seed
+from graphclust.methods.files import (
+    read_results,
+    replacing_folder,
+    saved_folder,
+    unfitted,
+    write_meta,
+    write_results,
+)
+from graphclust.methods.inputs import Input, read_features
+
+Self = TypeVar("Self", bound="ShallowClusterer")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ShallowClusterer(ClusterMixin, BaseEstimator, ABC):
+    """Base of the estimators that cluster features as they are; the same `fit`, `save` and `load` as the deep ones."""
+
+    n_clusters: int = field(default=8, kw_only=False)
+    random_state: Any = None
+
+    #: Fitted arrays and numbers (without the underscore) that `save` writes.
+    _results: ClassVar[tuple[str, ...]] = ("labels",)
+
+    @abstractmethod
+    def _fit(self, x: NDArray[np.float32], seed: int) -> None:
+        """Cluster the samples x [N, d]: set the attributes that `_results` names."""
+
+    def _check_parameters(self) -> None:
+        """Raise ValueError or TypeError for a parameter that makes no sense, before anything is computed."""
+        check_count(self.n_clusters, "n_clusters")
+
+    def fit(self: Self, X: Input, y: Any = None) -> Self:
+        """Cluster the samples.
+
+        Parameters
+        ----------
+        X : array, memory map or tensor [N, d], or PyG Data with x
+        y : ignored
+            True labels are never read.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        x = read_features(self, X, reset=True)
+        n_samples, n_features = x.shape
+        if self.n_clusters > n_samples:
+            raise ValueError(
+                f"n_samples={n_samples} is smaller than n_clusters={self.n_clusters}: ask for fewer clusters"
+            )
+        self.n_features_in_ = n_features
+        self._fit(x.float().numpy(), draw_seed(self.random_state))
+        return self
+
+    def _features(self, X: Input) -> NDArray[np.float32]:
+        """Features [M, d] of new samples."""
+        check_is_fitted(self, "labels_")
+        return read_features(self, X, reset=False).float().numpy()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fitted estimator to a folder: results as safetensors, parameters as JSON; returns the folder."""
+        check_is_fitted(self, "labels_")
+        with replacing_folder(Path(folder)) as partial:
+            write_results(partial, self, self._results)
+            write_meta(partial, self)
+        return Path(folder)
+
+    @classmethod
+    def load(cls: type[Self], folder: str | Path, *, device: Any = None, **callables: Any) -> Self:
+        """Read an estimator that `save` wrote.
+
+        Parameters
+        ----------
+        folder : path
+        device : ignored
+            There is no network; it is here so that all methods are loaded alike.
+        **callables
+            Parameters that are callables, which files cannot hold.
+        """
+        folder = saved_folder(folder)
+        estimator, _ = unfitted(cls, folder, callables)
+        read_results(folder, estimator, cls._results)
+        return estimator
