@@ -3,8 +3,9 @@
     GRAPHCLUST_DATA=<folder> python benchmarks/speed.py [--repeats 5] [--device cpu]
 
 The reference is VGDCN as papers write it down: one forward pass for the target P, another one for the gradient,
-``A (H W)`` as a sparse COO product in every layer, a plain Adam. Both train the same network (d-500-500-2000-10) on the
-same graph from the same weights, in turns. Writes benchmarks/results/speed_*.csv.
+``A (H W)`` in every layer, a plain Adam. It comes twice: with the sparse COO product of SDCN's published code, and with
+PyG's GCNConv as it comes, which gathers and scatters along the edges. All train d-500-500-2000-10 on the same graph, in
+turns. Writes benchmarks/results/speed_*.csv.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 from common import show, write_table
 from torch import Tensor, nn
+from torch_geometric.nn import GCNConv
 
 import graphclust
 from graphclust.graph import NeighborSearch, SampleGraph
@@ -41,8 +44,9 @@ def clock(function: Callable[[], Any], device: str) -> float:
 class Reference(nn.Module):
     """VGDCN line by line."""
 
-    def __init__(self, d: int, k: int, adjacency: Tensor) -> None:
+    def __init__(self, d: int, k: int, graph: SampleGraph, layers: str, device: str) -> None:
         super().__init__()
+        self.layers = layers
         widths = [d, 500, 500, 2000]
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairs)
@@ -53,10 +57,23 @@ class Reference(nn.Module):
         self.weights = nn.ParameterList(
             nn.init.xavier_uniform_(torch.empty(a, b)) for a, b in zip(branch[:-1], branch[1:], strict=True)
         )
-        self.adjacency = adjacency
-        self.pi, self.mu, self.var = (
-            nn.Parameter(t) for t in (torch.ones(k) / k, torch.randn(k, 10), torch.ones(k, 10))
+        self.pi = nn.Parameter(torch.ones(k) / k)
+        self.mu, self.var = nn.Parameter(torch.randn(k, 10)), nn.Parameter(torch.ones(k, 10))
+        pairs = list(zip(branch[:-1], branch[1:], strict=True))
+        self.convs = nn.ModuleList(GCNConv(a, b, bias=False, cached=True) for a, b in pairs)
+        normal = graph.normalized("symmetric")
+        size = (graph.num_nodes, graph.num_nodes)
+        coo = torch.sparse_coo_tensor(
+            normal.edge_index.flip(0), normal.edge_weight, size, check_invariants=True
         )
+        self.adjacency = coo.coalesce().to(device)
+        self.edges = (graph.edge_index.to(device), graph.edge_weight.to(device))
+
+    def convolve(self, number: int, x: Tensor) -> Tensor:
+        """``A (x W)``."""
+        if self.layers == "PyG":
+            return self.convs[number](x, *self.edges)
+        return torch.sparse.mm(self.adjacency, x @ self.weights[number])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """x -> reconstruction, m, s, z, Z_G."""
@@ -70,9 +87,9 @@ class Reference(nn.Module):
         for layer in self.decoder:
             h = layer(h).relu()
         reconstruction = self.output(h).sigmoid()
-        g = torch.sparse.mm(self.adjacency, x @ self.weights[0]).relu()
+        g = self.convolve(0, x).relu()
         for number, state in enumerate([*states, m], start=1):
-            g = torch.sparse.mm(self.adjacency, (0.3 * g + 0.7 * state) @ self.weights[number])
+            g = self.convolve(number, 0.3 * g + 0.7 * state)
             g = g.relu() if number < 5 - 1 else g
         return reconstruction, m, s, z, g.softmax(dim=1)
 
@@ -128,14 +145,16 @@ def search(x: Tensor, repeats: int, device: str) -> list[dict[str, Any]]:
 def epoch(graph: SampleGraph, repeats: int, device: str) -> list[dict[str, Any]]:
     """One full-batch epoch of the clustering stage."""
     x = graph.x.to(device)
-    normal = graph.normalized("symmetric")
-    size = (graph.num_nodes, graph.num_nodes)
-    coo = torch.sparse_coo_tensor(normal.edge_index.flip(0), normal.edge_weight, size).coalesce().to(device)
-    torch.manual_seed(0)
-    reference = Reference(x.shape[1], 10, coo).to(device)
-    optimizer = torch.optim.Adam(reference.parameters(), 1e-3)
+    references = {}
+    for layers in ("PyG", "sparse"):
+        torch.manual_seed(0)
+        reference = Reference(x.shape[1], 10, graph, layers, device).to(device)
+        references[f"reference, {layers} layers"] = (
+            reference,
+            torch.optim.Adam(reference.parameters(), 1e-3),
+        )
 
-    times: dict[str, list[float]] = {"reference": []}
+    times: dict[str, list[float]] = {name: [] for name in references}
     trained = {}
     for precision in ("32-true", "auto"):
         method = graphclust.VGDCN.thesis(10, epochs=1, pretrain_epochs=0, device=device, precision=precision)
@@ -150,14 +169,16 @@ def epoch(graph: SampleGraph, repeats: int, device: str) -> list[dict[str, Any]]
         trained[precision] = (Trainer(device=device, precision=precision), model, stage, source)
         times[f"graphclust, {precision}"] = []
     for _ in range(repeats + 1):
-        times["reference"].append(clock(lambda: reference.epoch(x, optimizer), device))
+        for name, (reference, optimizer) in references.items():
+            times[name].append(clock(partial(reference.epoch, x, optimizer), device))
         for precision, (trainer, model, stage, source) in trained.items():
             history = trainer.fit(model, [stage], source)
             times[f"graphclust, {precision}"].append(history[-1]["seconds"])
     # The first turn warms caches up, on both sides.
     rows = [{"epoch": name, "seconds": round(median(t[1:]), 3)} for name, t in times.items()]
     for row in rows:
-        row["times faster"] = round(rows[0]["seconds"] / row["seconds"], 2)
+        for number, layers in enumerate(("PyG", "sparse")):
+            row[f"times faster than {layers}"] = round(rows[number]["seconds"] / row["seconds"], 2)
     return rows
 
 

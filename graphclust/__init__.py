@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# A hidden layer of all samples is tens of megabytes, which Linux hands out page by page and takes back after each step.
-# With huge pages torch's element-wise operations on such tensors were measured three times faster. Read by torch when it
-# allocates its first tensor; a setting of the user's is left alone.
+# A hidden layer of all samples is tens of megabytes, which Linux hands out page by page and takes back after each
+# step. With huge pages torch's element-wise operations on such tensors were measured three times faster. torch reads
+# this when it allocates its first tensor; a setting of the user's is left alone.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
@@ -34,13 +34,32 @@ if TYPE_CHECKING:
         SampleGraph,
         neighbor_loader,
     )
-    from graphclust.methods import VGDCN, load
+    from graphclust.methods import (
+        DCN,
+        DEC,
+        IDEC,
+        SDCN,
+        VGDCN,
+        AEKMeans,
+        KMeans,
+        VaDE,
+        VAEKMeans,
+        load,
+    )
 
 _ROOMS = ("graph", "nn", "training", "methods", "metrics", "datasets", "report")
 
 # name -> the module that defines it
 _EXPORTS = {
     "VGDCN": "graphclust.methods",
+    "SDCN": "graphclust.methods",
+    "VaDE": "graphclust.methods",
+    "DEC": "graphclust.methods",
+    "IDEC": "graphclust.methods",
+    "DCN": "graphclust.methods",
+    "AEKMeans": "graphclust.methods",
+    "VAEKMeans": "graphclust.methods",
+    "KMeans": "graphclust.methods",
     "load": "graphclust.methods",
     "SampleGraph": "graphclust.graph",
     "NeighborSearch": "graphclust.graph",
@@ -51,6 +70,14 @@ _EXPORTS = {
 
 __all__ = [
     "VGDCN",
+    "SDCN",
+    "VaDE",
+    "DEC",
+    "IDEC",
+    "DCN",
+    "AEKMeans",
+    "VAEKMeans",
+    "KMeans",
     "load",
     "SampleGraph",
     "NeighborSearch",

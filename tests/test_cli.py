@@ -330,6 +330,7 @@ class TestCluster:
         cluster = ("cluster", npy, "--out", tmp_path / "out")
         assert "'kmean'" in refused(*cluster, "-k", 3, "--method", "kmean")
         assert "vgdcn" in refused(*cluster, "-k", 3, "--method", "kmean")
+        assert "'deepclusterer'" in refused(*cluster, "-k", 3, "--method", "deepclusterer")  # abstract
         assert "'depth'" in refused(*cluster, "-k", 3, "--set", "depth=3")
         assert "NAME=VALUE" in refused(*cluster, "-k", 3, "--set", "depth")
         assert "'xls'" in refused(*cluster, "-k", 3, "--format", "xls")
@@ -353,6 +354,25 @@ class TestPredict:
         model = graphclust.load(fitted / "result" / "model")
         np.testing.assert_array_equal(labels["cluster"], model.predict(new))
         np.testing.assert_allclose(labels["probability"], model.predict_proba(new).max(axis=1), rtol=1e-4)
+
+    @pytest.mark.parametrize("ending", [".csv", ".npz"])
+    def test_tables_and_archives(
+        self, ending: str, few: tuple[np.ndarray, np.ndarray], table: pd.DataFrame, tmp_path: Path
+    ) -> None:
+        """From file to labels to labels of the same rows, which are found again; images come with a picture of them."""
+        path = tmp_path / f"digits{ending}"
+        if ending == ".csv":
+            table.to_csv(path, index=False)
+            columns = ["--ignore", "name", "--labels", "digit"]
+        else:
+            np.savez(path, images=few[0].reshape(-1, 8, 8), y=few[1])
+            columns = ["--labels", "y"]
+        out = tmp_path / "out"
+        assert "ACC" in run("cluster", path, "-k", 10, "-o", out, *columns, *SMALL).stdout
+        run("predict", out, path, *columns, "--out", tmp_path / "again.csv")
+        first, again = pd.read_csv(out / "labels.csv"), pd.read_csv(tmp_path / "again.csv")
+        assert (first["cluster"] == again["cluster"]).mean() > 0.9
+        assert (out / "overview.png").stat().st_size > 10_000
 
     def test_prints_a_table_without_out(self, fitted: Path, npy: Path) -> None:
         from io import StringIO

@@ -46,7 +46,9 @@ def part_weights(graph: Data, parts: Tensor, n_parts: int) -> np.ndarray:
     return (total + total.T) / 2
 
 
-def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor | None = None) -> MergeTree:
+def merge_parts(
+    graph: Data, parts: Tensor, n_clusters: int, positions: Tensor | None = None, *, min_size: float = 1
+) -> MergeTree:
     """Average linkage on the graph: merge the two parts with the largest mean edge weight, until K are left.
 
     The similarity of parts a and b is ``W_ab / (n_a n_b)``, the weight of all edges between them over the number of
@@ -64,6 +66,11 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
     positions : Tensor [N, d], optional
         Codes of the samples. Where no edge joins any two parts (a graph of more than K components), those with the
         nearest means are merged; without positions, the two smallest.
+    min_size : float, default=1
+        Average linkage leaves a few samples that hardly any edge reaches alone to the end, and they would take the
+        place of a cluster. Groups below this size do not count as clusters: the tree is cut where K others stand
+        (where that never happens, at K groups of any size), and each group joins the cluster that it has the
+        largest mean edge weight to, without an edge the one with the nearest mean.
 
     Returns
     -------
@@ -80,6 +87,7 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
     remedy = f"there are {n_parts} parts; split the samples into more, or ask for fewer clusters"
     n_clusters = check_count(n_clusters, "n_clusters", maximum=n_parts, remedy=remedy)
     between = part_weights(graph, parts, n_parts)
+    weights = between.copy()
     size = np.bincount(parts.numpy(), minlength=n_parts).astype(float)
     means = None
     if positions is not None:
@@ -94,11 +102,13 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
     n_leaves = np.ones(n_parts)  # ... and of how many parts it is made
     slot_of_part = np.arange(n_parts)
     linkage = np.zeros((n_parts - 1, 4))
-    part_labels = slot_of_part.copy()
+    cut = slot_of_part.copy()
     height = -np.inf
+    found = False
     for step in range(n_parts - 1):
-        if n_parts - step == n_clusters:
-            part_labels = slot_of_part.copy()
+        enough = int((alive & (size >= min_size)).sum()) == n_clusters
+        if enough or (n_parts - step == n_clusters and not found):
+            cut, found = slot_of_part.copy(), found or enough
         top = np.where(alive, similarity[np.arange(n_parts), best], -np.inf)
         i = int(top.argmax())
         j = int(best[i])
@@ -128,8 +138,10 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
         for k in np.flatnonzero(alive & ((best == i) | (best == j))):
             best[k] = int(similarity[k].argmax())
     if n_clusters == 1:
-        part_labels = np.zeros(n_parts, dtype=int)
-    _, part_labels = np.unique(part_labels, return_inverse=True)
+        cut = np.zeros(n_parts, dtype=int)
+    part_labels = np.unique(cut, return_inverse=True)[1]
+    if part_labels.max() >= n_clusters:
+        part_labels = _join_small(part_labels, parts.numpy(), weights, positions, n_clusters)
     # A label should not depend on the order of the parts: the largest cluster is 0.
     counts = np.bincount(part_labels[parts.numpy()], minlength=n_clusters)
     rank = np.empty(n_clusters, dtype=int)
@@ -138,6 +150,29 @@ def merge_parts(graph: Data, parts: Tensor, n_clusters: int, positions: Tensor |
     # Heights start at 0, as a dendrogram expects.
     linkage[:, 2] -= min(0.0, float(linkage[:, 2].min())) if len(linkage) else 0.0
     return MergeTree(torch.from_numpy(part_labels[parts.numpy()]), linkage, part_labels)
+
+
+def _join_small(
+    part_labels: np.ndarray, parts: np.ndarray, weights: np.ndarray, positions: Tensor | None, n_clusters: int
+) -> np.ndarray:
+    """Give the parts of all groups but the `n_clusters` largest to these; labels 0 ... n_clusters - 1."""
+    n_groups = int(part_labels.max()) + 1
+    group = part_labels[parts]
+    size = np.bincount(group, minlength=n_groups).astype(float)
+    kept = np.argsort(-size, kind="stable")[:n_clusters]
+    member = np.zeros((n_groups, len(part_labels)))
+    member[part_labels, np.arange(len(part_labels))] = 1.0
+    linked = (member @ weights @ member.T)[:, kept] / np.outer(size, size[kept])
+    target = linked.argmax(axis=1)
+    lone = linked.max(axis=1) <= 0
+    if positions is not None and lone.any():
+        means = np.zeros((n_groups, positions.shape[1]))
+        np.add.at(means, group, positions.double().cpu().numpy())
+        means /= size[:, None]
+        distance = ((means[lone][:, None] - means[kept][None]) ** 2).sum(axis=2)
+        target[lone] = distance.argmin(axis=1)
+    target[kept] = np.arange(n_clusters)
+    return target[part_labels]
 
 
 def _unlinked_pair(alive: np.ndarray, size: np.ndarray, means: np.ndarray | None) -> tuple[int, int]:
@@ -161,6 +196,7 @@ def consensus_partition(
     *,
     parts_per_cluster: int = 24,
     n_runs: int = 6,
+    min_share: float = 0.3,
     random_state: int = 0,
 ) -> MergeTree:
     """K clusters that several over-segmentations of the same graph agree on.
@@ -182,6 +218,8 @@ def consensus_partition(
     parts_per_cluster : int, default=24
         Parts of an over-segmentation for each cluster; fewer where parts would hold less than 8 samples on average.
     n_runs : int, default=6
+    min_share : float, default=0.3
+        Groups smaller than this share of the mean cluster size N / K do not count as clusters (`merge_parts`).
     random_state : int
 
     Returns
@@ -194,13 +232,16 @@ def consensus_partition(
     source, target = graph.edge_index.cpu()
     together = torch.zeros(source.shape[0])
     array = codes.float().cpu().numpy()
+    least = min_share * n / n_clusters
     for run in range(n_runs):
-        labels = merge_parts(graph, _parts(array, n_parts, random_state + run), n_clusters, codes).labels
+        parts = _parts(array, n_parts, random_state + run)
+        labels = merge_parts(graph, parts, n_clusters, codes, min_size=least).labels
         together += (labels[source] == labels[target]).float()
     weighed = copy.copy(graph)
     # A small rest keeps parts linked where the runs never agreed.
     weighed.edge_weight = graph.edge_weight.cpu() * ((together / n_runs).square() + 1e-6)
-    return merge_parts(weighed, _parts(array, n_parts, random_state + n_runs), n_clusters, codes)
+    parts = _parts(array, n_parts, random_state + n_runs)
+    return merge_parts(weighed, parts, n_clusters, codes, min_size=least)
 
 
 def _parts(codes: np.ndarray, n_parts: int, random_state: int) -> Tensor:

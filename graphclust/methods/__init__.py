@@ -5,20 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from graphclust.methods.ae_kmeans import AEKMeans, VAEKMeans
 from graphclust.methods.base import DeepClusterer
+from graphclust.methods.dcn import DCN
+from graphclust.methods.dec import DEC, IDEC
 from graphclust.methods.files import read_meta, saved_folder
+from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.kmeans import KMeans
+from graphclust.methods.sdcn import SDCN
+from graphclust.methods.shallow import ShallowClusterer
+from graphclust.methods.vade import VaDE
 from graphclust.methods.vgdcn import VGDCN
 
-__all__ = ["VGDCN", "DeepClusterer", "load"]
+#: Every method, by its name.
+METHODS: dict[str, Any] = {
+    method.__name__: method for method in (VGDCN, SDCN, VaDE, DEC, IDEC, DCN, AEKMeans, VAEKMeans, KMeans)
+}
+
+__all__ = [*METHODS, "DeepClusterer", "GraphClusterer", "ShallowClusterer", "load"]
 
 
-def load(folder: str | Path, **parameters: Any) -> DeepClusterer:
+def load(folder: str | Path, **parameters: Any) -> Any:
     """Read a saved estimator of any method; see `DeepClusterer.load`."""
     folder = saved_folder(folder)
     method = read_meta(folder)["method"]
-    classes = {c.__name__: c for c in (VGDCN,)}
-    if method not in classes:
+    if method not in METHODS:
         raise ValueError(
-            f"{folder} holds a {method!r}, which this graphclust does not have; it has {', '.join(classes)}"
+            f"{folder} holds a {method!r}, which this graphclust does not have; it has {', '.join(METHODS)}"
         )
-    return classes[method].load(folder, **parameters)
+    return METHODS[method].load(folder, **parameters)

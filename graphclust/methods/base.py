@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -62,6 +62,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
     checkpoint: Any = None
     random_state: Any = None
     verbose: bool = False
+
+    #: Whether the network reads edges; without, no graph is built and none is kept.
+    uses_graph: ClassVar[bool] = False
 
     @abstractmethod
     def _build(self, n_features: int) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from graphclust.nn.networks import AutoEncoderNetwork
 from graphclust.nn.scaling import FeatureScale
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.inference import in_blocks
-from graphclust.training.stage import Stage, Step
+from graphclust.training.stage import Loss, Stage, Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -33,7 +33,7 @@ class AutoEncoderClusterer(DeepClusterer):
     hidden_channels: Sequence[int] = (256, 256, 512)
     latent_dim: int = 10
     decoder: str = "auto"
-    pretrain_epochs: int = 10
+    pretrain_epochs: int = 50
     pretrain_learning_rate: float = 1e-3
     pretrain_batch_size: int = 256
 
@@ -66,8 +66,8 @@ class AutoEncoderClusterer(DeepClusterer):
     def _likelihood(self, model: Any) -> Likelihood:
         return resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
 
-    def _pretraining(self, model: Any) -> Stage:
-        """The auto-encoder alone, on its reconstruction."""
+    def _pretraining(self, model: Any, loss: Loss | None = None, name: str = "pretraining") -> Stage:
+        """The auto-encoder alone, on its reconstruction (or another loss)."""
         likelihood = self._likelihood(model)
 
         def reconstruct(m: Any, batch: Batch) -> Step:
@@ -76,8 +76,8 @@ class AutoEncoderClusterer(DeepClusterer):
             return Step({"reconstruction": likelihood.negative_log_likelihood(output, x).mean()})
 
         return Stage(
-            "pretraining",
-            reconstruct,
+            name,
+            reconstruct if loss is None else loss,
             self.pretrain_epochs,
             self.pretrain_learning_rate,
             batch_size=self.pretrain_batch_size,
@@ -104,6 +104,41 @@ class AutoEncoderClusterer(DeepClusterer):
         model = self.model_
         output = self._likelihood(model).mean(model.autoencoder.decode(codes))
         return model.scale.inverse(output).cpu().numpy()
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class FineTuned(DeepClusterer):
+    """Adds the last stage, in which network and clusters are trained together, with its parameters."""
+
+    epochs: int = 50
+    learning_rate: float = 1e-3
+    decay: float = 1.0
+    decay_every: int = 10
+    batch_size: int | None = 256
+    tolerance: float | None = 1e-3
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name in ("learning_rate", "decay"):
+            check_number(getattr(self, name), name, 0.0, open_low=True)
+        check_count(self.epochs, "epochs", 0)
+        check_count(self.decay_every, "decay_every")
+        if self.tolerance is not None:
+            check_number(self.tolerance, "tolerance", 0.0)
+
+    def _clustering(self, loss: Loss, start: Callable[[], None] | None = None) -> Stage:
+        return Stage(
+            "clustering",
+            loss,
+            self.epochs,
+            self.learning_rate,
+            decay=self.decay,
+            decay_every=self.decay_every,
+            batch_size=self.batch_size,
+            uses_graph=self.uses_graph,
+            start=start,
+            tolerance=self.tolerance,
+        )
 
 
 def sharpened(model: Any, log_q: Tensor, batch: Batch) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class GraphClusterer(DeepClusterer):
     kernel: str = "heat"
     symmetrize: str = "union"
     normalization: str = "symmetric"
+
+    uses_graph: ClassVar[bool] = True
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -27,11 +27,12 @@ _ROUND = 10
 
 
 class Partition(NamedTuple):
-    """Labels [N], centres [K, d] and the sum that k-means minimises."""
+    """Labels [N], centres [K, d], the sum that k-means minimises, and the iterations of the start that reached it."""
 
     labels: NDArray[np.int64]
     centers: NDArray[np.float32]
     inertia: float
+    n_iter: int
 
 
 def k_means(
@@ -41,7 +42,7 @@ def k_means(
     metric: str = "euclidean",
     n_init: int = 10,
     max_iter: int = 300,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-6,
     engine: str = "auto",
     random_state: int = 0,
 ) -> Partition:
@@ -60,39 +61,41 @@ def k_means(
     best: Partition | None = None
     for seed in seeds.tolist():
         if faiss is None:
-            centers = _sklearn_run(points, n_clusters, max_iter, tolerance, seed)
+            centers, steps = _sklearn_run(points, n_clusters, max_iter, tolerance, seed)
         else:
-            centers = _faiss_run(faiss, points, n_clusters, max_iter, tolerance, seed, cosine)
-        run = _assign(points, normalize(centers) if cosine else centers, metric)
+            centers, steps = _faiss_run(faiss, points, n_clusters, max_iter, tolerance, seed, cosine)
+        centers = normalize(centers) if cosine else centers
+        labels, distance = pairwise_distances_argmin_min(points, centers, metric=metric)
+        inertia = float((distance.astype(np.float64) ** (1 if cosine else 2)).sum())
+        run = Partition(labels.astype(np.int64), centers, inertia, steps)
         if best is None or run.inertia < best.inertia:
             best = run
     assert best is not None
     return best._replace(centers=(best.centers + origin).astype(np.float32))
 
 
-def _assign(x: NDArray[Any], centers: NDArray[Any], metric: str) -> Partition:
-    labels, distance = pairwise_distances_argmin_min(x, centers, metric=metric)
-    power = 1 if metric == "cosine" else 2
-    return Partition(labels.astype(np.int64), centers, float((distance.astype(np.float64) ** power).sum()))
-
-
-def _sklearn_run(x: NDArray[Any], k: int, max_iter: int, tolerance: float, seed: int) -> NDArray[Any]:
+def _sklearn_run(
+    x: NDArray[Any], k: int, max_iter: int, tolerance: float, seed: int
+) -> tuple[NDArray[Any], int]:
     kmeans = SklearnKMeans(k, n_init=1, max_iter=max_iter, tol=tolerance, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # duplicates: the clusters that stay empty are seen
-        return kmeans.fit(x).cluster_centers_
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # duplicates: the clusters that stay empty are seen
+        kmeans.fit(x)
+    return kmeans.cluster_centers_, kmeans.n_iter_
 
 
 def _faiss_run(
     faiss: Any, x: NDArray[Any], k: int, max_iter: int, tolerance: float, seed: int, spherical: bool
-) -> NDArray[Any]:
+) -> tuple[NDArray[Any], int]:
     centers, _ = kmeans_plusplus(x, k, random_state=seed)
-    before = np.inf
-    for start in range(0, max_iter, _ROUND):
+    before, steps = np.inf, 0
+    while steps < max_iter:
         kmeans = faiss.Kmeans(
             x.shape[1],
             k,
-            niter=min(_ROUND, max_iter - start),
+            niter=min(_ROUND, max_iter - steps),
             spherical=spherical,
             seed=seed % 2**31,
             min_points_per_centroid=1,
@@ -100,12 +103,13 @@ def _faiss_run(
         )
         kmeans.train(x, init_centroids=np.ascontiguousarray(centers))
         centers = kmeans.centroids
+        steps += kmeans.cp.niter
         # Spherical k-means in FAISS adds up similarities, of which more is better.
         after = len(x) - kmeans.obj[-1] if spherical else kmeans.obj[-1]
         if before - after <= tolerance * before:
             break
         before = after
-    return centers
+    return centers, steps
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -127,7 +131,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer
         Starts, of which the best by the sum above is kept.
     max_iter : int, default=300
         Most iterations of a start.
-    tolerance : float, default=1e-4
+    tolerance : float, default=1e-6
         A start ends when ten iterations (one for scikit-learn) lower the sum by a smaller share.
     engine : {"auto", "faiss", "sklearn"}, default="auto"
         "auto" takes FAISS when it is installed.
@@ -139,6 +143,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer
     cluster_centers_ : ndarray [K, d], float32
     inertia_ : float
         The sum above.
+    n_iter_ : int
+        Iterations of the best start.
 
     Examples
     --------
@@ -151,10 +157,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer
     metric: str = "euclidean"
     n_init: int = 10
     max_iter: int = 300
-    tolerance: float = 1e-4
+    tolerance: float = 1e-6
     engine: str = "auto"
 
-    _results: ClassVar[tuple[str, ...]] = ("labels", "cluster_centers", "inertia")
+    _results: ClassVar[tuple[str, ...]] = ("labels", "cluster_centers", "inertia", "n_iter")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -165,8 +171,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer
         check_number(self.tolerance, "tolerance", 0.0)
 
     def _fit(self, x: NDArray[np.float32], seed: int) -> None:
-        options = {name: getattr(self, name) for name in ("metric", "n_init", "max_iter", "tolerance", "engine")}
-        self.labels_, self.cluster_centers_, self.inertia_ = k_means(
+        options = {
+            name: getattr(self, name) for name in ("metric", "n_init", "max_iter", "tolerance", "engine")
+        }
+        self.labels_, self.cluster_centers_, self.inertia_, self.n_iter_ = k_means(
             x, self.n_clusters, random_state=seed, **options
         )
 

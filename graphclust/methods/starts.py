@@ -96,6 +96,16 @@ def start_mixture(mixture: GaussianMixture, codes: Tensor, labels: Tensor) -> Te
 
 
 @torch.no_grad()
+def start_variational(model: Any, codes: Tensor, labels: Tensor) -> None:
+    """Start mixture, frequencies and the code's noise of a network with a variational encoder."""
+    within = start_mixture(model.head, codes, labels)
+    model.frequencies.set(torch.bincount(labels, minlength=model.head.centers.shape[0]).float())
+    # The code's noise begins at a tenth of the clusters' own variance: enough to learn from, too little to wash out
+    # what pretraining found.
+    model.autoencoder.encoder.log_variance.bias.copy_((0.1 * within).log())
+
+
+@torch.no_grad()
 def start_centers(model: Any, source: BatchSource, n_clusters: int, codes: Tensor | None = None) -> Tensor:
     """Start a head's centres by k-means on the codes, and the frequencies by its assignments; labels [N].
 
@@ -108,11 +118,11 @@ def start_centers(model: Any, source: BatchSource, n_clusters: int, codes: Tenso
     """
     if codes is None:
         codes = in_blocks(model.embed, source.x, device=source.device)
-    labels, centers, _ = k_means(codes.float().numpy(), n_clusters, n_init=20, random_state=source.seed)
-    model.head.centers.copy_(torch.from_numpy(centers))
+    found = k_means(codes.float().numpy(), n_clusters, n_init=20, random_state=source.seed)
+    model.head.centers.copy_(torch.from_numpy(found.centers))
     q = in_blocks(lambda z: model.head(z).exp(), codes, device=source.device)
     model.frequencies.set(q.sum(dim=0))
-    return torch.from_numpy(labels)
+    return torch.from_numpy(found.labels)
 
 
 @torch.no_grad()

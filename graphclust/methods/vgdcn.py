@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
-from graphclust._checks import check_choice, check_count, check_number
-from graphclust.methods.base import draw_seed
-from graphclust.methods.deep_autoencoder import AutoEncoderClusterer, sharpened
-from graphclust.methods.graph import GraphClusterer
-from graphclust.methods.starts import STARTS, start_branch, start_labels, start_mixture
-from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
-from graphclust.nn.fusion import check_epsilon
+from graphclust._checks import check_choice, check_number
+from graphclust.methods.deep_autoencoder import sharpened
+from graphclust.methods.fused import FusedClusterer
+from graphclust.methods.generating import Generating, mixture_elbo
+from graphclust.methods.starts import STARTS, start_branch, start_labels, start_variational
 from graphclust.nn.heads import GaussianMixture, student_t_log_assignment
-from graphclust.nn.likelihoods import gaussian_sample
-from graphclust.nn.losses import kl_divergence, mixture_kl
+from graphclust.nn.losses import kl_divergence
 from graphclust.nn.networks import FusionNetwork
-from graphclust.nn.scaling import FeatureScale
 from graphclust.training.batches import Batch, BatchSource
-from graphclust.training.inference import in_blocks, layerwise_logits
+from graphclust.training.inference import in_blocks
 from graphclust.training.stage import Stage, Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class VGDCN(GraphClusterer, AutoEncoderClusterer):
+class VGDCN(Generating, FusedClusterer):
     r"""Variational graph-convolution deep clustering network.
 
     A variational auto-encoder with a Gaussian-mixture prior (VaDE, Jiang et al. 2017) and a stack of graph convolutions
@@ -136,19 +127,14 @@ class VGDCN(GraphClusterer, AutoEncoderClusterer):
     """
 
     epsilon: float | Sequence[float] | str = 0.7
-    conv: str | Convolution = "gcn"
     init: str = "linkage"
     warm_start: bool = True
     target: str = "graph"
     delta: float = 0.01
-    branch_epochs: int = 25
+    pretrain_epochs: int = 10
     epochs: int = 20
-    branch_learning_rate: float = 3e-3
     learning_rate: float = 2e-4
     decay: float = 0.9
-    decay_every: int = 10
-    num_neighbors: Sequence[int] | None = None
-    tolerance: float | None = 1e-3
 
     _variational: ClassVar[bool] = True
 
@@ -178,141 +164,35 @@ class VGDCN(GraphClusterer, AutoEncoderClusterer):
         super()._check_parameters()
         check_choice(self.init, "init", STARTS)
         check_choice(self.target, "target", ("graph", "latent"))
-        for name in ("delta", "branch_learning_rate", "learning_rate", "decay"):
-            check_number(getattr(self, name), name, 0.0, open_low=name != "delta")
-        for name in ("branch_epochs", "epochs"):
-            check_count(getattr(self, name), name, 0)
-        check_count(self.decay_every, "decay_every")
-        if self.tolerance is not None:
-            check_number(self.tolerance, "tolerance", 0.0)
-        n_layers = len(tuple(self.hidden_channels)) + 2
-        if isinstance(self.conv, str):
-            check_choice(self.conv, "conv", tuple(CONVOLUTIONS))
-        check_epsilon(self._epsilon(), n_layers - 1)
-        if self.num_neighbors is not None and len(self.num_neighbors) != n_layers:
-            raise ValueError(
-                f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
-                f"{n_layers} convolutions"
-            )
+        check_number(self.delta, "delta", 0.0)
 
-    def _build(self, n_features: int) -> Any:
-        hidden = tuple(self.hidden_channels)
-        return FusionNetwork(
-            FeatureScale(n_features),
-            self._autoencoder(n_features),
-            GaussianMixture(self.n_clusters, self.latent_dim),
-            (n_features, *hidden, self.latent_dim, self.n_clusters),
-            self.conv,
-            self._epsilon(),
-        )
-
-    def _epsilon(self) -> float | Sequence[float] | str:
-        """Share of the bridge; NumPy's numbers, as parameter searches hand them over, become Python's."""
-        return float(self.epsilon) if isinstance(self.epsilon, numbers.Real) else self.epsilon
-
-    def _fanouts(self) -> list[int]:
-        n_layers = len(tuple(self.hidden_channels)) + 2
-        return (
-            [5, 3, 2, *[1] * n_layers][:n_layers] if self.num_neighbors is None else list(self.num_neighbors)
-        )
+    def _head(self) -> nn.Module:
+        return GaussianMixture(self.n_clusters, self.latent_dim)
 
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
-        mixture: GaussianMixture = model.head
         likelihood = self._likelihood(model)
 
         def start() -> None:
             codes = in_blocks(model.embed, source.x, device=source.device)
             labels = memory["start"] = start_labels(self.init, source, codes, self.n_clusters)
-            within = start_mixture(mixture, codes, labels)
-            model.frequencies.set(torch.bincount(labels, minlength=self.n_clusters).float())
-            # The code's noise begins at a tenth of the clusters' own variance: enough to learn from, too little to
-            # wash out what pretraining found.
-            model.autoencoder.encoder.log_variance.bias.data.copy_((0.1 * within).log())
+            start_variational(model, codes, labels)
             if self.warm_start:
                 start_branch(model, source, codes, labels)
 
-        def follow_start(m: FusionNetwork, batch: Batch) -> Step:
-            with torch.no_grad():
-                x = m.scale(batch.x)
-                states = m.states(x)
-            logits = m.fusion(x, states, batch.adjacency)[: batch.size]
-            target = memory["start"][batch.index.cpu()].to(logits.device)
-            return Step({"cross_entropy": cross_entropy(logits, target)}, logits)
-
         def cluster(m: FusionNetwork, batch: Batch) -> Step:
+            assert batch.adjacency is not None
             encoding, logits = m(batch.x, batch.adjacency)
             mean, log_variance = encoding.gaussian(batch.size)
             x = m.scale(batch.x[: batch.size])
-            z = gaussian_sample(mean, log_variance)
-            likelihoods = likelihood.negative_log_likelihood(m.autoencoder.decode(z), x)
-            prior = mixture_kl(
-                mean, log_variance, mixture(z), mixture.log_weights, mixture.centers, mixture.log_variances
-            )
+            elbo = mixture_elbo(m, likelihood, x, mean, log_variance)
             log_z_g = logits[: batch.size].log_softmax(dim=1)
             with torch.no_grad():
-                q = log_z_g if self.target == "graph" else student_t_log_assignment(mean, mixture.centers)
-            p = sharpened(m, q, batch)
-            terms = {"elbo": (likelihoods + prior).mean(), "kl": self.delta * kl_divergence(p, log_z_g)}
-            return Step(terms, log_z_g)
+                q = log_z_g if self.target == "graph" else student_t_log_assignment(mean, m.head.centers)
+            kl = kl_divergence(sharpened(m, q, batch), log_z_g)
+            return Step({"elbo": elbo, "kl": self.delta * kl}, log_z_g)
 
         return [
             self._pretraining(model),
-            Stage(
-                "graph branch",
-                follow_start,
-                self.branch_epochs,
-                self.branch_learning_rate,
-                batch_size=self.batch_size,
-                uses_graph=True,
-                start=start,
-                parameters=lambda m: m.fusion.parameters(),
-            ),
-            Stage(
-                "clustering",
-                cluster,
-                self.epochs,
-                self.learning_rate,
-                decay=self.decay,
-                decay_every=self.decay_every,
-                batch_size=self.batch_size,
-                uses_graph=True,
-                tolerance=self.tolerance,
-            ),
+            self._branch_alone(memory, start),
+            self._clustering(cluster),
         ]
-
-    def _logits(
-        self, model: Any, source: BatchSource, nodes: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        return layerwise_logits(model.fusion, model.states, source, nodes, prepare=model.scale)
-
-    # -- the decoder -------------------------------------------------------------------------------------------
-
-    def sample(
-        self, n_samples: int = 1, cluster: int | None = None, *, random_state: Any = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """New samples: draw a cluster from pi (or take `cluster`), a code from its Gaussian, and decode it.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-        cluster : int or None
-            A component of the mixture, 0 ... K - 1; with ``init="linkage"`` and few epochs it is the cluster of the
-            same number.
-        random_state : int, RandomState or None
-
-        Returns
-        -------
-        samples : ndarray [n_samples, d]
-            Expected values, in the units of the data.
-        clusters : ndarray [n_samples]
-        """
-        check_is_fitted(self, "model_")
-        check_count(n_samples, "n_samples")
-        if cluster is not None:
-            check_count(cluster, "cluster", 0, self.n_clusters - 1)
-        mixture, device = self.model_.head, next(self.model_.parameters()).device
-        generator = torch.Generator(device=device).manual_seed(draw_seed(random_state))
-        with torch.no_grad():
-            codes, clusters = mixture.sample(n_samples, cluster, generator)
-            samples = self._decode(codes)
-        return samples, clusters.cpu().numpy()

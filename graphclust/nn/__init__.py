@@ -7,18 +7,20 @@ from graphclust.nn.fusion import GraphFusion
 from graphclust.nn.heads import (
     ClusterFrequencies,
     GaussianMixture,
+    RunningCenters,
     StudentTAssignment,
     student_t_log_assignment,
 )
 from graphclust.nn.likelihoods import Bernoulli, Gaussian, Likelihood, gaussian_sample, resolve_likelihood
 from graphclust.nn.losses import kl_divergence, kl_standard_normal, mixture_kl, target_distribution
-from graphclust.nn.networks import FusionNetwork
+from graphclust.nn.networks import AutoEncoderNetwork, FusionNetwork
 from graphclust.nn.scaling import FeatureScale
 from graphclust.nn.warm_start import warm_start
 
 __all__ = [
     "Adjacency",
     "AutoEncoder",
+    "AutoEncoderNetwork",
     "Bernoulli",
     "ClusterFrequencies",
     "Encoding",
@@ -33,6 +35,7 @@ __all__ = [
     "Likelihood",
     "MLPDecoder",
     "MLPEncoder",
+    "RunningCenters",
     "SAGEConv",
     "StudentTAssignment",
     "gaussian_sample",

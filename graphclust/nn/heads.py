@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphclust.nn.precision import in_double
@@ -73,6 +74,45 @@ class StudentTAssignment(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Codes [N, d] -> log-probabilities [N, K]."""
         return student_t_log_assignment(z, self.centers, self.degrees_of_freedom)
+
+
+class RunningCenters(nn.Module):
+    """Centres that are not trained but are running means of the codes assigned to them, the head of DCN.
+
+    Assignments are nearest centres; ``log_softmax(-|z - mu|^2)`` stands for their probabilities.
+
+    Parameters
+    ----------
+    n_clusters : int
+        K.
+    latent_dim : int
+        Width d of the code.
+    count : float, default=100.0
+        How many codes a centre counts for at the start (100 in the code of Yang et al. 2017): more is slower.
+    """
+
+    centers: Tensor
+    counts: Tensor
+
+    def __init__(self, n_clusters: int, latent_dim: int, count: float = 100.0) -> None:
+        super().__init__()
+        k = check_n_clusters(n_clusters)
+        self.register_buffer("centers", torch.zeros(k, latent_dim))
+        self.register_buffer("counts", torch.full((k,), float(count)))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Codes [N, d] -> log-probabilities [N, K]."""
+        z64, centers = in_double(z, self.centers)
+        return (-torch.cdist(z64, centers).square()).log_softmax(dim=1).to(z.dtype)
+
+    @torch.no_grad()
+    def update(self, z: Tensor, labels: Tensor) -> None:
+        """Take the codes z [b, d] into the means of their clusters: ``mu <- (c mu + sum z) / (c + n)``."""
+        member = F.one_hot(labels, self.counts.shape[0]).to(self.centers.dtype)
+        added = self.counts + member.sum(dim=0)
+        total = self.counts[:, None] * self.centers + member.T @ z.detach().to(self.centers.dtype)
+        self.centers.copy_(total / added[:, None])
+        self.counts.copy_(added)
 
 
 class GaussianMixture(nn.Module):

@@ -6,12 +6,13 @@ import pytest
 import torch
 from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage
 from sklearn.cluster import KMeans
-from sklearn.datasets import make_moons
+from sklearn.datasets import load_digits, make_moons
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch_geometric.data import Data
 
 from graphclust.graph import SampleGraph
 from graphclust.graph.partition import consensus_partition, merge_parts
+from graphclust.metrics import clustering_accuracy
 
 
 def problem(n=24, n_parts=8, density=0.4, seed=0, high=1.0):
@@ -207,3 +208,27 @@ def test_consensus_on_digits_beats_k_means_and_is_reproducible(digits):
 def test_consensus_of_few_samples():
     graph = SampleGraph.from_features(np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32), 2)
     assert len(set(consensus_partition(graph, graph.x, 4).labels.tolist())) == 4
+
+
+def test_small_groups_do_not_take_the_place_of_a_cluster() -> None:
+    """Two blobs of 60 and a far group of 5: with two clusters wanted, the group joins the blob that is nearer."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, (60, 2)), rng.normal(8, 1, (60, 2)), rng.normal(30, 0.1, (5, 2))])
+    graph = SampleGraph.from_features(x.astype(np.float32), 4, symmetrize="mutual")
+    parts = torch.from_numpy(KMeans(12, n_init=3, random_state=0).fit_predict(x)).long()
+    alone = merge_parts(graph, parts, 2, graph.x)
+    joined = merge_parts(graph, parts, 2, graph.x, min_size=20)
+    assert sorted(torch.bincount(alone.labels).tolist()) == [5, 120]
+    assert sorted(torch.bincount(joined.labels).tolist()) == [60, 65]
+    assert len(set(joined.labels[60:].tolist())) == 1  # the group went to the nearer blob
+    assert np.array_equal(alone.linkage, joined.linkage)  # the tree itself is the same
+
+
+def test_consensus_on_digits_counts_no_stray_component() -> None:
+    """The graph of the digits has a component of 27 ones, which is no cluster; measured ACC 94.5 against 87.7."""
+    x, y = load_digits(return_X_y=True)
+    graph = SampleGraph.from_features(x.astype(np.float32), 5)
+    labels = consensus_partition(graph, graph.x, 10, random_state=0, min_share=0.3).labels
+    stray = consensus_partition(graph, graph.x, 10, random_state=0, min_share=0.0).labels
+    assert int(torch.bincount(labels).min()) > 0.3 * len(x) / 10
+    assert clustering_accuracy(y, labels) > clustering_accuracy(y, stray)

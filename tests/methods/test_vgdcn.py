@@ -16,9 +16,9 @@ from torch_geometric.data import Data
 from torch_geometric.nn import ARMAConv
 
 from graphclust import VGDCN, SampleGraph
-from graphclust.methods import vgdcn as module
 from graphclust.metrics import evaluate, match_labels
 from graphclust.nn import GaussianMixture
+from graphclust.training import Trainer
 
 Digits = tuple[np.ndarray, np.ndarray]
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -196,8 +196,8 @@ class TestQuality:
 
     def test_a_convolution_of_the_user_s(self, digits: Digits) -> None:
         """It starts at random, so it takes longer to learn; it must learn all the same."""
-        longer = {**SHORT, "branch_epochs": 40}
-        assert self.accuracy(digits, conv=arma, **longer) > 0.7
+        longer = {**SHORT, "branch_epochs": 60}
+        assert self.accuracy(digits, conv=arma, **longer) > 0.8
 
     @pytest.mark.parametrize("epsilon", [[0.2, 0.5, 0.7, 0.9], "learn"])
     def test_epsilon(self, epsilon: Any, digits: Digits) -> None:
@@ -529,8 +529,6 @@ class TestCheckpoints:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        from graphclust.training.trainer import Trainer
-
         whole = VGDCN(5, batch_size=batch_size, **self.PARAMETERS).fit(x)
         model = VGDCN(5, batch_size=batch_size, checkpoint=tmp_path / "run", **self.PARAMETERS)
         run_epoch, calls = Trainer._run_epoch, []
@@ -567,7 +565,7 @@ class TestCheckpoints:
         def never(*_: Any, **__: Any) -> None:
             raise AssertionError("trained again")
 
-        monkeypatch.setattr(module, "mixture_kl", never)
+        monkeypatch.setattr(Trainer, "_run_epoch", never)
         again = VGDCN(5, checkpoint=tmp_path / "run", **TINY).fit(x)
         np.testing.assert_array_equal(again.probabilities_, first.probabilities_)
 

@@ -1,0 +1,103 @@
+"""What the estimators share that join an auto-encoder and a graph branch by the epsilon bridge."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from graphclust._checks import check_choice, check_count, check_number
+from graphclust.methods.deep_autoencoder import AutoEncoderClusterer, FineTuned
+from graphclust.methods.graph import GraphClusterer
+from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
+from graphclust.nn.fusion import check_epsilon
+from graphclust.nn.networks import FusionNetwork
+from graphclust.nn.scaling import FeatureScale
+from graphclust.training.batches import Batch, BatchSource
+from graphclust.training.inference import layerwise_logits
+from graphclust.training.stage import Stage, Step
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class FusedClusterer(GraphClusterer, FineTuned, AutoEncoderClusterer):
+    """Base of SDCN and VGDCN: parameters, network and label pass of the two joined branches."""
+
+    epsilon: float | Sequence[float] | str = 0.5
+    conv: str | Convolution = "gcn"
+    batch_size: int | None = None
+    branch_epochs: int = 25
+    branch_learning_rate: float = 3e-3
+    num_neighbors: Sequence[int] | None = None
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_number(self.branch_learning_rate, "branch_learning_rate", 0.0, open_low=True)
+        check_count(self.branch_epochs, "branch_epochs", 0)
+        if isinstance(self.conv, str):
+            check_choice(self.conv, "conv", tuple(CONVOLUTIONS))
+        check_epsilon(self._epsilon(), self._n_layers - 1)
+        if self.num_neighbors is not None and len(self.num_neighbors) != self._n_layers:
+            raise ValueError(
+                f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
+                f"{self._n_layers} convolutions"
+            )
+
+    @property
+    def _n_layers(self) -> int:
+        """Convolutions: one for each layer of the encoder, and one to the clusters."""
+        return len(tuple(self.hidden_channels)) + 2
+
+    def _build(self, n_features: int) -> Any:
+        return FusionNetwork(
+            FeatureScale(n_features),
+            self._autoencoder(n_features),
+            self._head(),
+            (n_features, *self.hidden_channels, self.latent_dim, self.n_clusters),
+            self.conv,
+            self._epsilon(),
+        )
+
+    def _epsilon(self) -> float | Sequence[float] | str:
+        """Share of the bridge; NumPy's numbers, as parameter searches hand them over, become Python's."""
+        return float(self.epsilon) if isinstance(self.epsilon, numbers.Real) else self.epsilon
+
+    def _fanouts(self) -> list[int]:
+        if self.num_neighbors is not None:
+            return list(self.num_neighbors)
+        return [5, 3, 2, *[1] * self._n_layers][: self._n_layers]
+
+    def _branch_alone(self, memory: dict[str, Tensor], start: Callable[[], None]) -> Stage:
+        """The graph branch alone, fitted to the first labels, which `start` leaves in `memory`."""
+
+        def follow_start(m: FusionNetwork, batch: Batch) -> Step:
+            with torch.no_grad():
+                x = m.scale(batch.x)
+                states = m.states(x)
+            assert batch.adjacency is not None
+            logits = m.fusion(x, states, batch.adjacency)[: batch.size]
+            target = memory["start"][batch.index.cpu()].to(logits.device)
+            return Step({"cross_entropy": cross_entropy(logits, target)}, logits)
+
+        def branch(m: FusionNetwork) -> Iterator[nn.Parameter]:
+            return m.fusion.parameters()
+
+        return Stage(
+            "graph branch",
+            follow_start,
+            self.branch_epochs,
+            self.branch_learning_rate,
+            batch_size=self.batch_size,
+            uses_graph=True,
+            start=start,
+            parameters=branch,
+        )
+
+    def _logits(
+        self, model: Any, source: BatchSource, nodes: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        return layerwise_logits(model.fusion, model.states, source, nodes, prepare=model.scale)
