@@ -33,8 +33,8 @@ class DCN(FineTuned, AutoEncoderClusterer):
     ----------
     n_clusters : int, default=8
         K.
-    lambda_ : float, default=0.5
-        Weight of the distance to the centre. (The underscore, because `lambda` is a word of Python's.)
+    distance_weight : float, default=0.5
+        Lambda, the weight of the distance to the centre.
     epochs : int, default=50
         Most epochs of the last stage.
     learning_rate : float, default=1e-3
@@ -69,11 +69,11 @@ class DCN(FineTuned, AutoEncoderClusterer):
     n_features_in_ : int
     """
 
-    lambda_: float = 0.5
+    distance_weight: float = 0.5
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_number(self.lambda_, "lambda_", 0.0)
+        check_number(self.distance_weight, "distance_weight", 0.0)
 
     def _head(self) -> nn.Module:
         return RunningCenters(self.n_clusters, self.latent_dim)
@@ -93,6 +93,6 @@ class DCN(FineTuned, AutoEncoderClusterer):
             error = likelihood.negative_log_likelihood(m.autoencoder.decode(z), x).mean()
             if m.training:
                 m.head.update(z, labels)
-            return Step({"reconstruction": error, "distance": self.lambda_ * distance}, log_q)
+            return Step({"reconstruction": error, "distance": self.distance_weight * distance}, log_q)
 
         return [self._pretraining(model), self._clustering(cluster, start)]

@@ -81,8 +81,9 @@ def test_save_load_predict(
     predicted = read.predict(noisy)
     np.testing.assert_array_equal(predicted, model.predict(noisy))
     np.testing.assert_allclose(read.transform(noisy), model.transform(noisy), atol=1e-5)
-    # Nearly the samples that were fitted: nearly all keep their cluster.
-    assert (predicted == model.labels_[:200]).mean() > 0.9
+    # Nearly the samples that were fitted: nearly all keep their cluster (fewer where a new sample's edges count, which
+    # are not those of its twin).
+    assert (predicted == model.labels_[:200]).mean() > (0.8 if method is SDCN else 0.9)
     with pytest.raises(ValueError, match="63"):
         read.predict(noisy[:, :63])
 
@@ -221,7 +222,7 @@ class TestKMeans:
     ("model", "message"),
     [
         (IDEC(gamma=-1), "gamma"),
-        (DCN(lambda_=-1), "lambda_"),
+        (DCN(distance_weight=-1), "distance_weight"),
         (SDCN(alpha=-1), "alpha"),
         (DEC(epochs=-1), "epochs"),
         (DEC(pretrain_epochs=-1), "pretrain_epochs"),
