@@ -125,7 +125,7 @@ def main() -> None:
     if "samples" in options.parts:
         for epochs in (1, 40, 100):
             images = in_child("thesis", "samples", epochs=epochs, hidden_channels=widths)["images"]
-            figure = report.image_grid(np.reshape(images, (-1, 16, 16)), 10, title=f"{epochs} epochs")
+            figure = report.image_grid(np.reshape(images, (-1, 16, 16)), 10, title=f"after epoch {epochs}")
             figure.savefig(PICTURES / f"thesis_samples_{epochs}.png", dpi=90)
 
 
