@@ -16,8 +16,11 @@ from graphclust.metrics import evaluate
 
 
 def arma(in_channels: int, out_channels: int) -> nn.Module:
-    """Any callable (in_channels, out_channels) -> PyG layer will do; this one is ARMA of Bianchi et al."""
-    return ARMAConv(in_channels, out_channels, num_stacks=1, num_layers=1)
+    """Any callable (in_channels, out_channels) -> PyG layer will do; this one is ARMA of Bianchi et al.
+
+    The activation is the branch's: a ReLU inside the layer would cut the last one's negative logits off.
+    """
+    return ARMAConv(in_channels, out_channels, num_stacks=1, num_layers=1, act=None)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from graphclust.training.stage import Stage, Step
 class SDCN(FusedClusterer):
     r"""Structural deep clustering network (Bo, Wang, Shi, Zhu, Lu & Cui 2020).
 
-        An auto-encoder and a stack of graph convolutions joined by the bridge ``(1 - epsilon) Z + epsilon H``
+    An auto-encoder and a stack of graph convolutions joined by the bridge ``(1 - epsilon) Z + epsilon H``
     (`GraphFusion`) minimise
 
     .. math:: \frac1d L_{rec}(x, \hat x) + \alpha\, KL(P \| Q) + \beta\, KL(P \| Z_G),
@@ -32,9 +32,8 @@ class SDCN(FusedClusterer):
     seed), and 83.7, 84.7, 83.1 on digits (seeds 0 to 2).
 
     The branch starts at random, as the authors' does. ``warm_start=True`` with ``branch_epochs=25``, the start of
-    `VGDCN`, begins at the k-means labels instead and gave 81.0 and 84.5 on digits after the same 200 epochs: no
-    better, so it is not the default. It is worth it for short runs, where a random branch has not yet found
-    the clusters.
+    `VGDCN`, begins at the k-means labels instead (81.0 and 84.5 on digits): for short runs, in which a random branch
+    has not yet found the clusters.
 
     Departures: 5 neighbours by heat kernel instead of 3 unweighted ones; P follows Q in every step (in a full batch
     an epoch is a step, as theirs is); Bernoulli likelihood for data in [0, 1]; d-256-256-512-10 instead of
