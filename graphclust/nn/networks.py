@@ -95,6 +95,7 @@ class FusionNetwork(AutoEncoderNetwork):
         """Encoder states of scaled features, one for each bridge."""
         return self.autoencoder.encode(x).states
 
+    # The override widens its parent's signature by the graph; mypy wants the two to be interchangeable.
     def forward(  # type: ignore[override]
         self, x: Tensor, adjacency: Adjacency
     ) -> FusionOutput:
