@@ -22,6 +22,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_device
+from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
     plain_parameters,
     read_results,
@@ -32,7 +33,7 @@ from graphclust.methods.files import (
     write_meta,
     write_results,
 )
-from graphclust.methods.inputs import Input, read_features
+from graphclust.methods.inputs import Input, choose_n_clusters, read_features
 from graphclust.nn.scaling import SCALES
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
@@ -47,11 +48,47 @@ Self = TypeVar("Self", bound="DeepClusterer")
 # scikit-learn wants a constructor that names every parameter and does nothing but store it. That is what a dataclass
 # writes, so a method lists its own parameters with their defaults and inherits the rest.
 @dataclass(eq=False, repr=False, kw_only=True)
-class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC):
+class DeepClusterer(
+    Documented, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator, ABC
+):
     """Base of the estimators that train a network; those that read a graph have `GraphClusterer` as well.
 
     A method is a recipe: `_build` puts a network together, `_stages` says what is minimised in which order, and
     `_logits` reads the cluster logits off the trained network. Everything else is here, once.
+
+    Parameters
+    ----------
+    n_clusters : int
+        K.
+    scale : {"auto", "minmax", "standard", "none"}
+        Of the network's input (`graphclust.nn.FeatureScale`); a graph is built on the features as they are.
+    batch_size : int or None
+        Samples a step; None takes all of them in one.
+    device : str, torch.device or None
+        None takes CUDA where there is one, else the CPU.
+    precision : {"auto", "32-true", "bf16-mixed"}
+        "auto" is bfloat16 where the hardware is faster with it, else float32.
+    checkpoint : path or None
+        Folder for checkpoints. A run that was killed goes on from there and ends as an unbroken one would; it must
+        have the same parameters and data, and a `random_state`.
+    random_state : int, RandomState or None
+        The only source of randomness.
+    verbose : bool
+        Show progress and losses.
+
+    Attributes
+    ----------
+    labels_ : ndarray [N], int64
+    probabilities_ : ndarray [N, K], float32
+        Soft assignments; their argmax is the label.
+    embedding_ : ndarray [N, latent_dim], float32
+        Codes.
+    model_ : torch.nn.Module
+    history_ : list of dict
+        One record an epoch: stage, epoch, loss and its terms, share of labels that changed, seconds.
+    n_clusters_ : int
+        K.
+    n_features_in_ : int
     """
 
     n_clusters: int = field(default=8, kw_only=False)
@@ -124,10 +161,7 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         )
         graph = self._data_of(X)
         n_samples, n_features = graph.x.shape
-        if self.n_clusters > n_samples:
-            raise ValueError(
-                f"n_samples={n_samples} is smaller than n_clusters={self.n_clusters}: ask for fewer clusters"
-            )
+        self.n_clusters_ = choose_n_clusters(self.n_clusters, n_samples)
         with _private_randomness(seed):
             model = self._build(n_features)
             model.scale.fit(graph.x, self.scale)
@@ -142,9 +176,9 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         self.n_features_in_ = n_features
         self._take_results(source)
         found = len(np.unique(self.labels_))
-        if found < self.n_clusters:
+        if found < self.n_clusters_:
             warnings.warn(
-                f"{self.n_clusters} clusters were asked for and {found} hold samples: the data may have fewer "
+                f"{self.n_clusters_} clusters were asked for and {found} hold samples: the data may have fewer "
                 "distinct groups, or training was too long or too fast",
                 stacklevel=2,
             )
@@ -260,7 +294,13 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
         weights = {k: v.cpu().contiguous() for k, v in self.model_.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
         write_results(folder, self, RESULTS)
-        write_meta(folder, self, unit_range=self.model_.scale.unit_range, history=self.history_)
+        write_meta(
+            folder,
+            self,
+            unit_range=self.model_.scale.unit_range,
+            history=self.history_,
+            n_clusters=self.n_clusters_,
+        )
 
     @classmethod
     def load(cls: type[Self], folder: str | Path, *, device: Any = None, **callables: Any) -> Self:
@@ -275,7 +315,8 @@ class DeepClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMi
             Parameters that are callables, such as a `conv` of the user's, which files cannot hold.
         """
         folder = saved_folder(folder)
-        estimator, meta = unfitted(cls, folder, callables, "unit_range", "history")
+        estimator, meta = unfitted(cls, folder, callables, "unit_range", "history", "n_clusters")
+        estimator.n_clusters_ = meta["n_clusters"]
         with _private_randomness(0):
             model = estimator._build(meta["n_features"])
         with reading(folder):

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from graphclust._checks import check_number
 from graphclust.methods.deep_autoencoder import AutoEncoderClusterer, FineTuned, sharpened
-from graphclust.methods.starts import start_centers
 from graphclust.nn.losses import kl_divergence
-from graphclust.training.batches import Batch, BatchSource
-from graphclust.training.stage import Stage, Step
+from graphclust.training.batches import Batch
+from graphclust.training.stage import Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -30,54 +27,11 @@ class DEC(FineTuned, AutoEncoderClusterer):
     Departures: P follows Q in every step, by running frequencies of all samples, instead of being held for some
     hundred steps; the auto-encoder is pretrained in one piece instead of greedily with dropout; Adam instead of SGD;
     Bernoulli likelihood for data in [0, 1]; d-256-256-512-10 instead of d-500-500-2000-10.
-
-    Parameters
-    ----------
-    n_clusters : int, default=8
-        K.
-    epochs : int, default=50
-        Most epochs of the last stage.
-    learning_rate : float, default=1e-3
-        Of Adam, in the last stage.
-    decay, decay_every : float, int, default=1.0, 10
-        The rate is multiplied by `decay` every `decay_every` epochs.
-    batch_size : int or None, default=256
-        Samples a step; None takes all of them in one.
-    tolerance : float or None, default=1e-3
-        The last stage ends when a smaller share of the labels changed in three epochs in a row.
-    pretrain_epochs, pretrain_learning_rate, pretrain_batch_size : default=50, 1e-3, 256
-        Of the auto-encoder alone.
-    hidden_channels : sequence of int, default=(256, 256, 512)
-        Widths of the encoder; the decoder is its mirror image.
-    latent_dim : int, default=10
-        Width of the code.
-    decoder : {"auto", "bernoulli", "gaussian"}, default="auto"
-        Likelihood of a sample: Bernoulli for data in [0, 1] after scaling, Gaussian otherwise.
-    scale, device, precision, checkpoint, random_state, verbose
-        See `VGDCN`.
-
-    Attributes
-    ----------
-    labels_ : ndarray [N], int64
-    probabilities_ : ndarray [N, K], float32
-        Soft assignments of the codes.
-    embedding_ : ndarray [N, latent_dim], float32
-        Codes.
-    model_ : AutoEncoderNetwork
-    history_ : list of dict
-        One record an epoch: stage, epoch, loss and its terms, share of labels that changed, seconds.
-    n_features_in_ : int
     """
 
-    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
-        def start() -> None:
-            start_centers(model, source, self.n_clusters)
-
-        def cluster(m: Any, batch: Batch) -> Step:
-            log_q = m(batch.x)
-            return Step({"kl": kl_divergence(sharpened(m, log_q, batch), log_q)}, log_q)
-
-        return [self._pretraining(model), self._clustering(cluster, start)]
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        log_q = model(batch.x)
+        return Step({"kl": kl_divergence(sharpened(model, log_q, batch), log_q)}, log_q)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -94,42 +48,8 @@ class IDEC(FineTuned, AutoEncoderClusterer):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        K.
-    gamma : float, default=0.1
+    gamma : float
         Weight of KL(P || Q).
-    epochs : int, default=50
-        Most epochs of the last stage.
-    learning_rate : float, default=1e-3
-        Of Adam, in the last stage.
-    decay, decay_every : float, int, default=1.0, 10
-        The rate is multiplied by `decay` every `decay_every` epochs.
-    batch_size : int or None, default=256
-        Samples a step; None takes all of them in one.
-    tolerance : float or None, default=1e-3
-        The last stage ends when a smaller share of the labels changed in three epochs in a row.
-    pretrain_epochs, pretrain_learning_rate, pretrain_batch_size : default=50, 1e-3, 256
-        Of the auto-encoder alone.
-    hidden_channels : sequence of int, default=(256, 256, 512)
-        Widths of the encoder; the decoder is its mirror image.
-    latent_dim : int, default=10
-        Width of the code.
-    decoder : {"auto", "bernoulli", "gaussian"}, default="auto"
-        Likelihood of a sample: Bernoulli for data in [0, 1] after scaling, Gaussian otherwise.
-    scale, device, precision, checkpoint, random_state, verbose
-        See `VGDCN`.
-
-    Attributes
-    ----------
-    labels_ : ndarray [N], int64
-    probabilities_ : ndarray [N, K], float32
-        Soft assignments of the codes.
-    embedding_ : ndarray [N, latent_dim], float32
-        Codes.
-    model_ : AutoEncoderNetwork
-    history_ : list of dict
-        One record an epoch: stage, epoch, loss and its terms, share of labels that changed, seconds.
-    n_features_in_ : int
     """
 
     gamma: float = 0.1
@@ -138,18 +58,10 @@ class IDEC(FineTuned, AutoEncoderClusterer):
         super()._check_parameters()
         check_number(self.gamma, "gamma", 0.0)
 
-    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
-        likelihood = self._likelihood(model)
-
-        def start() -> None:
-            start_centers(model, source, self.n_clusters)
-
-        def cluster(m: Any, batch: Batch) -> Step:
-            x = m.scale(batch.x)
-            z = m.autoencoder.encode(x).mean
-            log_q = m.head(z)
-            error = likelihood.negative_log_likelihood(m.autoencoder.decode(z), x).mean() / x.shape[1]
-            kl = kl_divergence(sharpened(m, log_q, batch), log_q)
-            return Step({"reconstruction": error, "kl": self.gamma * kl}, log_q)
-
-        return [self._pretraining(model), self._clustering(cluster, start)]
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        x = model.scale(batch.x)
+        z = model.autoencoder.encode(x).mean
+        log_q = model.head(z)
+        kl = kl_divergence(sharpened(model, log_q, batch), log_q)
+        error = self._error(model, z, x) / x.shape[1]
+        return Step({"reconstruction": error, "kl": self.gamma * kl}, log_q)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numbers
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from graphclust._checks import check_choice, check_count, check_number
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input
+from graphclust.methods.starts import start_centers
 from graphclust.nn.autoencoder import AutoEncoder
 from graphclust.nn.heads import StudentTAssignment
 from graphclust.nn.likelihoods import Likelihood, resolve_likelihood
@@ -23,12 +26,27 @@ from graphclust.nn.networks import AutoEncoderNetwork
 from graphclust.nn.scaling import FeatureScale
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.inference import in_blocks
-from graphclust.training.stage import Loss, Stage, Step
+from graphclust.training.stage import Stage, Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class AutoEncoderClusterer(DeepClusterer):
-    """Base of the deep estimators with an auto-encoder: it is pretrained, and its codes are clustered."""
+    """Base of the deep estimators with an auto-encoder: it is pretrained, and its codes are clustered.
+
+    By itself it is pretraining and k-means on the codes; a method replaces what is its own: `_autoencoder` (the
+    network), `_pretraining_loss`, `_head` (what holds the clusters), `_start` (how they begin).
+
+    Parameters
+    ----------
+    hidden_channels : sequence of int
+        Widths of the encoder; the decoder is its mirror image.
+    latent_dim : int
+        Width of the code.
+    decoder : {"auto", "bernoulli", "gaussian"}
+        Likelihood of a sample: Bernoulli for data in [0, 1] after scaling, Gaussian otherwise.
+    pretrain_epochs, pretrain_learning_rate, pretrain_batch_size : int, float, int
+        Of the auto-encoder alone.
+    """
 
     hidden_channels: Sequence[int] = (256, 256, 512)
     latent_dim: int = 10
@@ -53,7 +71,7 @@ class AutoEncoderClusterer(DeepClusterer):
 
     def _build(self, n_features: int) -> Any:
         autoencoder = self._autoencoder(n_features)
-        return AutoEncoderNetwork(FeatureScale(n_features), autoencoder, self._head(), self.n_clusters)
+        return AutoEncoderNetwork(FeatureScale(n_features), autoencoder, self._head(), self.n_clusters_)
 
     def _autoencoder(self, n_features: int) -> AutoEncoder:
         hidden = tuple(self.hidden_channels)
@@ -61,23 +79,36 @@ class AutoEncoderClusterer(DeepClusterer):
 
     def _head(self) -> nn.Module:
         """Clusters in the latent space, before they are started."""
-        return StudentTAssignment(self.n_clusters, self.latent_dim)
+        return StudentTAssignment(self.n_clusters_, self.latent_dim)
 
     def _likelihood(self, model: Any) -> Likelihood:
         return resolve_likelihood(self.decoder, unit_range=model.scale.unit_range)
 
-    def _pretraining(self, model: Any, loss: Loss | None = None, name: str = "pretraining") -> Stage:
-        """The auto-encoder alone, on its reconstruction (or another loss)."""
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        return [
+            self._pretraining(),
+            Stage("clusters", None, 0, start=partial(self._start, model, source, memory)),
+        ]
+
+    def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
+        """First clusters, from the pretrained codes: here k-means. `memory["start"]` is their labels."""
+        memory["start"] = start_centers(model, source, self.n_clusters_)
+
+    def _pretraining_loss(self, model: Any, batch: Batch) -> Step:
+        """Reconstruction of the samples."""
+        x = model.scale(batch.x)
+        return Step({"reconstruction": self._error(model, model.autoencoder.encode(x).mean, x)})
+
+    def _error(self, model: Any, codes: Tensor, x: Tensor) -> Tensor:
+        """Negative log-likelihood of scaled samples given their codes, the mean over samples."""
         likelihood = self._likelihood(model)
+        return likelihood.negative_log_likelihood(model.autoencoder.decode(codes), x).mean()
 
-        def reconstruct(m: Any, batch: Batch) -> Step:
-            x = m.scale(batch.x)
-            output = m.autoencoder.decode(m.autoencoder.encode(x).mean)
-            return Step({"reconstruction": likelihood.negative_log_likelihood(output, x).mean()})
-
+    def _pretraining(self) -> Stage:
+        """The auto-encoder alone."""
         return Stage(
-            name,
-            reconstruct if loss is None else loss,
+            "pretraining",
+            self._pretraining_loss,
             self.pretrain_epochs,
             self.pretrain_learning_rate,
             batch_size=self.pretrain_batch_size,
@@ -107,8 +138,20 @@ class AutoEncoderClusterer(DeepClusterer):
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class FineTuned(DeepClusterer):
-    """Adds the last stage, in which network and clusters are trained together, with its parameters."""
+class FineTuned(AutoEncoderClusterer):
+    """Adds the last stage, in which network and clusters are trained together, with its parameters.
+
+    Parameters
+    ----------
+    epochs : int
+        Most epochs of the last stage.
+    learning_rate : float
+        Of Adam, in the last stage.
+    decay, decay_every : float, int
+        The rate is multiplied by `decay` every `decay_every` epochs.
+    tolerance : float or None
+        With a number, the last stage ends when a smaller share of the labels changed in three epochs in a row.
+    """
 
     epochs: int = 50
     learning_rate: float = 1e-3
@@ -126,10 +169,18 @@ class FineTuned(DeepClusterer):
         if self.tolerance is not None:
             check_number(self.tolerance, "tolerance", 0.0)
 
-    def _clustering(self, loss: Loss, start: Callable[[], None] | None = None) -> Stage:
+    @abstractmethod
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        """What the last stage minimises."""
+
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        start = partial(self._start, model, source, memory)
+        return [self._pretraining(), self._clustering(start)]
+
+    def _clustering(self, start: Callable[[], None] | None = None) -> Stage:
         return Stage(
             "clustering",
-            loss,
+            self._loss,
             self.epochs,
             self.learning_rate,
             decay=self.decay,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,23 +12,47 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from graphclust._checks import check_choice, check_count, check_number
-from graphclust.methods.deep_autoencoder import AutoEncoderClusterer, FineTuned
+from graphclust.methods.deep_autoencoder import FineTuned
 from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.starts import start_branch
 from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
 from graphclust.nn.fusion import check_epsilon
 from graphclust.nn.networks import FusionNetwork
 from graphclust.nn.scaling import FeatureScale
 from graphclust.training.batches import Batch, BatchSource
-from graphclust.training.inference import layerwise_logits
+from graphclust.training.inference import in_blocks, layerwise_logits
 from graphclust.training.stage import Stage, Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class FusedClusterer(GraphClusterer, FineTuned, AutoEncoderClusterer):
-    """Base of SDCN and VGDCN: parameters, network and label pass of the two joined branches."""
+class FusedClusterer(GraphClusterer, FineTuned):
+    """Base of SDCN and VGDCN: parameters, network and label pass of the two joined branches.
+
+    Parameters
+    ----------
+    epsilon : float, sequence of float or "learn"
+        Share of the encoder's states in the bridge, in [0, 1]: one number, one a layer, or learnt.
+    conv : {"gcn", "gat", "sage", "gin"} or callable
+        Graph convolution; a callable takes (in_channels, out_channels) and returns a PyG layer.
+    hidden_channels : sequence of int
+        Widths of the encoder; decoder and graph branch follow.
+    warm_start : bool
+        Begin the graph branch with the encoder's weights and a classifier of the first labels, instead of at random.
+    branch_epochs, branch_learning_rate : int, float
+        The graph branch alone, fitted to the first labels.
+    num_neighbors : sequence of int or None
+        Neighbours sampled per hop in mini-batches, one for each convolution; None takes 5, 3, 2, 1, 1, ...: the bridge
+        mixes the encoder in at each layer, so far hops matter little.
+
+    Attributes
+    ----------
+    probabilities_ : ndarray [N, K], float32
+        Z_G.
+    """
 
     epsilon: float | Sequence[float] | str = 0.5
     conv: str | Convolution = "gcn"
+    warm_start: bool = True
     batch_size: int | None = None
     branch_epochs: int = 25
     branch_learning_rate: float = 3e-3
@@ -57,7 +81,7 @@ class FusedClusterer(GraphClusterer, FineTuned, AutoEncoderClusterer):
             FeatureScale(n_features),
             self._autoencoder(n_features),
             self._head(),
-            (n_features, *self.hidden_channels, self.latent_dim, self.n_clusters),
+            (n_features, *self.hidden_channels, self.latent_dim, self.n_clusters_),
             self.conv,
             self._epsilon(),
         )
@@ -71,8 +95,17 @@ class FusedClusterer(GraphClusterer, FineTuned, AutoEncoderClusterer):
             return list(self.num_neighbors)
         return [5, 3, 2, *[1] * self._n_layers][: self._n_layers]
 
-    def _branch_alone(self, memory: dict[str, Tensor], start: Callable[[], None]) -> Stage:
-        """The graph branch alone, fitted to the first labels, which `start` leaves in `memory`."""
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        return [self._pretraining(), self._branch_alone(model, source, memory), self._clustering()]
+
+    def _branch_alone(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> Stage:
+        """The graph branch alone, fitted to the first labels."""
+
+        def start() -> None:
+            self._start(model, source, memory)
+            if self.warm_start:
+                codes = in_blocks(model.embed, source.x, device=source.device)
+                start_branch(model, source, codes, memory["start"])
 
         def follow_start(m: FusionNetwork, batch: Batch) -> Step:
             with torch.no_grad():

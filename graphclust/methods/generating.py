@@ -19,7 +19,7 @@ from graphclust.nn.losses import mixture_kl
 class Generating:
     """Adds `sample` to an estimator with a decoder and a `GaussianMixture` as head."""
 
-    n_clusters: int
+    n_clusters_: int
     model_: Any
     _decode: Any
 
@@ -45,7 +45,7 @@ class Generating:
         check_is_fitted(self, "model_")
         check_count(n_samples, "n_samples")
         if cluster is not None:
-            check_count(cluster, "cluster", 0, self.n_clusters - 1)
+            check_count(cluster, "cluster", 0, self.n_clusters_ - 1)
         mixture, device = self.model_.head, next(self.model_.parameters()).device
         generator = torch.Generator(device=device).manual_seed(draw_seed(random_state))
         with torch.no_grad():

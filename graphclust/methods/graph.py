@@ -19,7 +19,23 @@ from graphclust.training.batches import BatchSource
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class GraphClusterer(DeepClusterer):
-    """Base of the deep estimators with a graph: it is given (a PyG Data with edges) or built from the features."""
+    """Base of the deep estimators with a graph: it is given (a PyG Data with edges) or built from the features.
+
+    Parameters
+    ----------
+    n_neighbors : int
+        M, the neighbours that each sample is joined to.
+    metric, kernel, symmetrize : str
+        Of the sample graph, see `SampleGraph.from_features`.
+    normalization : {"symmetric", "row"}
+        Of the propagation matrix.
+    batch_size : int or None
+        Samples a step in the graph stages; None takes the full graph, a number samples neighbours.
+
+    Attributes
+    ----------
+    graph_ : SampleGraph
+    """
 
     n_neighbors: int = 5
     metric: str = "euclidean"

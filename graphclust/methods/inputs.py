@@ -15,6 +15,15 @@ from graphclust._checks import check_features
 Input: TypeAlias = ArrayLike | Tensor | Data
 
 
+def choose_n_clusters(n_clusters: int, n_samples: int) -> int:
+    """K as it is used, for N samples: no more clusters than samples."""
+    if n_clusters > n_samples:
+        raise ValueError(
+            f"n_samples={n_samples} is smaller than n_clusters={n_clusters}: ask for fewer clusters"
+        )
+    return int(n_clusters)
+
+
 def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     """Features [N, d] of an array, memory map, tensor or PyG Data.
 

@@ -124,22 +124,18 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        K.
-    metric : {"euclidean", "cosine"}, default="euclidean"
-    n_init : int, default=10
+    metric : {"euclidean", "cosine"}
+    n_init : int
         Starts, of which the best by the sum above is kept.
-    max_iter : int, default=300
+    max_iter : int
         Most iterations of a start.
-    tolerance : float, default=1e-6
+    tolerance : float
         A start ends when ten iterations (one for scikit-learn) lower the sum by a smaller share.
-    engine : {"auto", "faiss", "sklearn"}, default="auto"
+    engine : {"auto", "faiss", "sklearn"}
         "auto" takes FAISS when it is installed.
-    random_state : int, RandomState or None, default=None
 
     Attributes
     ----------
-    labels_ : ndarray [N], int64
     cluster_centers_ : ndarray [K, d], float32
     inertia_ : float
         The sum above.
@@ -175,7 +171,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer
             name: getattr(self, name) for name in ("metric", "n_init", "max_iter", "tolerance", "engine")
         }
         self.labels_, self.cluster_centers_, self.inertia_, self.n_iter_ = k_means(
-            x, self.n_clusters, random_state=seed, **options
+            x, self.n_clusters_, random_state=seed, **options
         )
 
     def predict(self, X: Input) -> NDArray[np.int64]:

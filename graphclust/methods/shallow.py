@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from graphclust._checks import check_count
 from graphclust.methods.base import draw_seed
+from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
     read_results,
     replacing_folder,
@@ -22,14 +23,29 @@ from graphclust.methods.files import (
     write_meta,
     write_results,
 )
-from graphclust.methods.inputs import Input, read_features
+from graphclust.methods.inputs import Input, choose_n_clusters, read_features
 
 Self = TypeVar("Self", bound="ShallowClusterer")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class ShallowClusterer(ClusterMixin, BaseEstimator, ABC):
-    """Base of the estimators that cluster features as they are; the same `fit`, `save` and `load` as the deep ones."""
+class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
+    """Base of the estimators that cluster features as they are; the same `fit`, `save` and `load` as the deep ones.
+
+    Parameters
+    ----------
+    n_clusters : int
+        K.
+    random_state : int, RandomState or None
+        The only source of randomness.
+
+    Attributes
+    ----------
+    labels_ : ndarray [N], int64
+    n_clusters_ : int
+        K.
+    n_features_in_ : int
+    """
 
     n_clusters: int = field(default=8, kw_only=False)
     random_state: Any = None
@@ -61,10 +77,7 @@ class ShallowClusterer(ClusterMixin, BaseEstimator, ABC):
         self._check_parameters()
         x = read_features(self, X, reset=True)
         n_samples, n_features = x.shape
-        if self.n_clusters > n_samples:
-            raise ValueError(
-                f"n_samples={n_samples} is smaller than n_clusters={self.n_clusters}: ask for fewer clusters"
-            )
+        self.n_clusters_ = choose_n_clusters(self.n_clusters, n_samples)
         self.n_features_in_ = n_features
         self._fit(x.float().numpy(), draw_seed(self.random_state))
         return self
@@ -79,7 +92,7 @@ class ShallowClusterer(ClusterMixin, BaseEstimator, ABC):
         check_is_fitted(self, "labels_")
         with replacing_folder(Path(folder)) as partial:
             write_results(partial, self, self._results)
-            write_meta(partial, self)
+            write_meta(partial, self, n_clusters=self.n_clusters_)
         return Path(folder)
 
     @classmethod
@@ -95,6 +108,7 @@ class ShallowClusterer(ClusterMixin, BaseEstimator, ABC):
             Parameters that are callables, which files cannot hold.
         """
         folder = saved_folder(folder)
-        estimator, _ = unfitted(cls, folder, callables)
+        estimator, meta = unfitted(cls, folder, callables, "n_clusters")
+        estimator.n_clusters_ = meta["n_clusters"]
         read_results(folder, estimator, cls._results)
         return estimator

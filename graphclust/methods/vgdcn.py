@@ -13,13 +13,13 @@ from graphclust._checks import check_choice, check_number
 from graphclust.methods.deep_autoencoder import sharpened
 from graphclust.methods.fused import FusedClusterer
 from graphclust.methods.generating import Generating, mixture_elbo
-from graphclust.methods.starts import STARTS, start_branch, start_labels, start_variational
+from graphclust.methods.starts import STARTS, start_labels, start_variational
 from graphclust.nn.heads import GaussianMixture, student_t_log_assignment
 from graphclust.nn.losses import kl_divergence
 from graphclust.nn.networks import FusionNetwork
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.inference import in_blocks
-from graphclust.training.stage import Stage, Step
+from graphclust.training.stage import Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -49,73 +49,12 @@ class VGDCN(Generating, FusedClusterer):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        K.
-    n_neighbors : int, default=5
-        M, the neighbours that each sample is joined to.
-    epsilon : float, sequence of float or "learn", default=0.7
-        Share of the encoder's states in the bridge, in [0, 1]: one number, one a layer, or learnt.
-    conv : {"gcn", "gat", "sage", "gin"} or callable, default="gcn"
-        Graph convolution; a callable takes (in_channels, out_channels) and returns a PyG layer.
-    hidden_channels : sequence of int, default=(256, 256, 512)
-        Widths of the encoder; decoder and graph branch follow.
-    latent_dim : int, default=10
-        Width of the code.
-    decoder : {"auto", "bernoulli", "gaussian"}, default="auto"
-        Likelihood of a sample: Bernoulli for data in [0, 1] after scaling, Gaussian otherwise.
-    scale : {"auto", "minmax", "standard", "none"}, default="auto"
-        Of the network's input (`graphclust.nn.FeatureScale`); the graph is built on the features as they are.
-    metric, kernel, symmetrize : str
-        Of the sample graph, see `SampleGraph.from_features`.
-    normalization : {"symmetric", "row"}, default="symmetric"
-        Of the propagation matrix.
-    init : {"linkage", "mixture"}, default="linkage"
+    init : {"linkage", "mixture"}
         First clusters: by consensus of average linkage on the graph, or by a Gaussian mixture of the codes.
-    warm_start : bool, default=True
-        Begin the graph branch with the encoder's weights instead of random ones.
-    target : {"graph", "latent"}, default="graph"
+    target : {"graph", "latent"}
         What the target P sharpens: Z_G, or the Student-t assignments of the codes to the mixture's means.
-    delta : float, default=0.01
+    delta : float
         Weight of KL(P || Z_G).
-    pretrain_epochs, branch_epochs, epochs : int, default=10, 25, 20
-        Length of the three stages: auto-encoder alone, graph branch alone, everything.
-    pretrain_learning_rate, branch_learning_rate, learning_rate : float, default=1e-3, 3e-3, 2e-4
-        Of Adam in the three stages.
-    decay, decay_every : float, int, default=0.9, 10
-        The last stage's rate is multiplied by `decay` every `decay_every` epochs.
-    batch_size : int or None, default=None
-        Samples a step in the graph stages; None takes the full graph, a number samples neighbours.
-    pretrain_batch_size : int, default=256
-        Samples a step of the auto-encoder's pretraining.
-    num_neighbors : sequence of int or None, default=None
-        Neighbours sampled per hop in mini-batches, one for each convolution; None takes 5, 3, 2, 1, 1, ...: the bridge
-        mixes the encoder in at each layer, so far hops matter little.
-    tolerance : float or None, default=1e-3
-        The last stage ends when a smaller share of the labels changed in three epochs in a row.
-    device : str, torch.device or None, default=None
-        None takes CUDA where there is one, else the CPU.
-    precision : {"auto", "32-true", "bf16-mixed"}, default="auto"
-        "auto" is bfloat16 where the hardware is faster with it, else float32.
-    checkpoint : path or None, default=None
-        Folder for checkpoints. A run that was killed goes on from there and ends as an unbroken one would; it must
-        have the same parameters and data, and a `random_state`.
-    random_state : int, RandomState or None, default=None
-        The only source of randomness.
-    verbose : bool, default=False
-        Show progress and losses.
-
-    Attributes
-    ----------
-    labels_ : ndarray [N], int64
-    probabilities_ : ndarray [N, K], float32
-        Z_G.
-    embedding_ : ndarray [N, latent_dim], float32
-        Means of the codes.
-    graph_ : SampleGraph
-    model_ : FusionNetwork
-    history_ : list of dict
-        One record an epoch: stage, epoch, loss and its terms, share of labels that changed, seconds.
-    n_features_in_ : int
 
     Examples
     --------
@@ -129,7 +68,6 @@ class VGDCN(Generating, FusedClusterer):
 
     epsilon: float | Sequence[float] | str = 0.7
     init: str = "linkage"
-    warm_start: bool = True
     target: str = "graph"
     delta: float = 0.01
     pretrain_epochs: int = 10
@@ -168,32 +106,21 @@ class VGDCN(Generating, FusedClusterer):
         check_number(self.delta, "delta", 0.0)
 
     def _head(self) -> nn.Module:
-        return GaussianMixture(self.n_clusters, self.latent_dim)
+        return GaussianMixture(self.n_clusters_, self.latent_dim)
 
-    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
-        likelihood = self._likelihood(model)
+    def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
+        codes = in_blocks(model.embed, source.x, device=source.device)
+        memory["start"] = start_labels(self.init, source, codes, self.n_clusters_)
+        start_variational(model, codes, memory["start"])
 
-        def start() -> None:
-            codes = in_blocks(model.embed, source.x, device=source.device)
-            labels = memory["start"] = start_labels(self.init, source, codes, self.n_clusters)
-            start_variational(model, codes, labels)
-            if self.warm_start:
-                start_branch(model, source, codes, labels)
-
-        def cluster(m: FusionNetwork, batch: Batch) -> Step:
-            assert batch.adjacency is not None
-            encoding, logits = m(batch.x, batch.adjacency)
-            mean, log_variance = encoding.gaussian(batch.size)
-            x = m.scale(batch.x[: batch.size])
-            elbo = mixture_elbo(m, likelihood, x, mean, log_variance)
-            log_z_g = logits[: batch.size].log_softmax(dim=1)
-            with torch.no_grad():
-                q = log_z_g if self.target == "graph" else student_t_log_assignment(mean, m.head.centers)
-            kl = kl_divergence(sharpened(m, q, batch), log_z_g)
-            return Step({"elbo": elbo, "kl": self.delta * kl}, log_z_g)
-
-        return [
-            self._pretraining(model),
-            self._branch_alone(memory, start),
-            self._clustering(cluster),
-        ]
+    def _loss(self, model: FusionNetwork, batch: Batch) -> Step:
+        assert batch.adjacency is not None
+        encoding, logits = model(batch.x, batch.adjacency)
+        mean, log_variance = encoding.gaussian(batch.size)
+        x = model.scale(batch.x[: batch.size])
+        elbo = mixture_elbo(model, self._likelihood(model), x, mean, log_variance)
+        log_z_g = logits[: batch.size].log_softmax(dim=1)
+        with torch.no_grad():
+            q = log_z_g if self.target == "graph" else student_t_log_assignment(mean, model.head.centers)
+        kl = kl_divergence(sharpened(model, q, batch), log_z_g)
+        return Step({"elbo": elbo, "kl": self.delta * kl}, log_z_g)

@@ -39,7 +39,8 @@ class Stage:
     ----------
     name : str
         Shown by the progress bar and kept in the history.
-    loss : callable (model, batch) -> Step
+    loss : callable (model, batch) -> Step, or None
+        None for a stage of no epochs, which is its `start` alone.
     epochs : int
         Largest number of passes over the data; 0 skips the stage (its `start` is still called).
     learning_rate : float
@@ -62,7 +63,7 @@ class Stage:
     """
 
     name: str
-    loss: Loss
+    loss: Loss | None
     epochs: int
     learning_rate: float = 1e-3
     decay: float = 1.0
@@ -76,6 +77,8 @@ class Stage:
     patience: int = 3
 
     def __post_init__(self) -> None:
+        if self.loss is None and self.epochs:
+            raise ValueError(f"stage {self.name!r} has {self.epochs} epochs and no loss")
         if self.epochs < 0:
             raise ValueError(f"stage {self.name!r} has {self.epochs} epochs, it must have 0 or more")
         if not self.learning_rate > 0:

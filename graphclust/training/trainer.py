@@ -59,12 +59,13 @@ def choose_precision(precision: str, device: torch.device) -> Any:
 class _Objective(nn.Module):
     """Model and loss as one module, so that Fabric can wrap its forward pass (precision, DDP)."""
 
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
+    def __init__(self, model: nn.Module, loss: Loss | None) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
 
     def forward(self, batch: Batch) -> Step:
+        assert self.loss is not None
         return self.loss(self.model, batch)
 
 
