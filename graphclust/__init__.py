@@ -26,7 +26,20 @@ __version__ = "0.1.0"
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
-    from graphclust import datasets, graph, methods, metrics, nn, report, training
+    from graphclust import (
+        comparison,
+        datasets,
+        graph,
+        images,
+        methods,
+        metrics,
+        nn,
+        report,
+        results,
+        training,
+    )
+    from graphclust.clustering import cluster
+    from graphclust.comparison import compare
     from graphclust.graph import (
         FaissNeighbors,
         NeighborSampler,
@@ -35,32 +48,75 @@ if TYPE_CHECKING:
         neighbor_loader,
     )
     from graphclust.methods import (
+        DAEGC,
+        DBC,
         DCN,
         DEC,
+        DECDA,
+        DFCN,
+        GAE,
+        GCSC,
         IDEC,
         SDCN,
+        VGAE,
         VGDCN,
         AEKMeans,
+        Agglomerative,
+        AgglomerativeDensity,
+        ConsensusClustering,
+        DinkNet,
+        DMoN,
+        GeneticKMeans,
+        GraphMI,
         KMeans,
+        LearnedGraphClustering,
         VaDE,
         VAEKMeans,
         load,
     )
 
-_ROOMS = ("graph", "nn", "training", "methods", "metrics", "datasets", "report")
+_ROOMS = (
+    "graph",
+    "nn",
+    "training",
+    "methods",
+    "metrics",
+    "datasets",
+    "report",
+    "comparison",
+    "images",
+    "results",
+)
 
 # name -> the module that defines it
 _EXPORTS = {
+    "cluster": "graphclust.clustering",
+    "LearnedGraphClustering": "graphclust.methods",
+    "ConsensusClustering": "graphclust.methods",
     "VGDCN": "graphclust.methods",
     "SDCN": "graphclust.methods",
+    "DFCN": "graphclust.methods",
+    "DAEGC": "graphclust.methods",
+    "GAE": "graphclust.methods",
+    "VGAE": "graphclust.methods",
+    "GCSC": "graphclust.methods",
+    "GraphMI": "graphclust.methods",
+    "DinkNet": "graphclust.methods",
+    "DMoN": "graphclust.methods",
     "VaDE": "graphclust.methods",
     "DEC": "graphclust.methods",
     "IDEC": "graphclust.methods",
     "DCN": "graphclust.methods",
+    "DBC": "graphclust.methods",
+    "DECDA": "graphclust.methods",
     "AEKMeans": "graphclust.methods",
     "VAEKMeans": "graphclust.methods",
+    "Agglomerative": "graphclust.methods",
+    "AgglomerativeDensity": "graphclust.methods",
+    "GeneticKMeans": "graphclust.methods",
     "KMeans": "graphclust.methods",
     "load": "graphclust.methods",
+    "compare": "graphclust.comparison",
     "SampleGraph": "graphclust.graph",
     "NeighborSearch": "graphclust.graph",
     "FaissNeighbors": "graphclust.graph",
@@ -69,16 +125,33 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "cluster",
+    "LearnedGraphClustering",
+    "ConsensusClustering",
     "VGDCN",
     "SDCN",
+    "DFCN",
+    "DAEGC",
+    "GAE",
+    "VGAE",
+    "GCSC",
+    "GraphMI",
+    "DinkNet",
+    "DMoN",
     "VaDE",
     "DEC",
     "IDEC",
     "DCN",
+    "DBC",
+    "DECDA",
     "AEKMeans",
     "VAEKMeans",
+    "Agglomerative",
+    "AgglomerativeDensity",
+    "GeneticKMeans",
     "KMeans",
     "load",
+    "compare",
     "SampleGraph",
     "NeighborSearch",
     "FaissNeighbors",
@@ -91,6 +164,9 @@ __all__ = [
     "metrics",
     "datasets",
     "report",
+    "comparison",
+    "images",
+    "results",
     "__version__",
 ]
 

@@ -22,11 +22,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datasets": set(),
     "graph": set(),
     "images": set(),  # stands beside graph
+    "results": {"graph", "images", "nn", "training", "methods", "report", *BOTTOM},
     "nn": {"graph"},
     "training": {"graph", "nn"},
     "methods": {"graph", "nn", "training", "metrics"},
     "report": {"graph", "nn", "training", "methods", *BOTTOM},
-    "cli": {"graph", "images", "nn", "training", "methods", "report", *BOTTOM},
+    "comparison": {"graph", "images", "nn", "training", "methods", "report", *BOTTOM},
+    "cli": {"graph", "images", "results", "nn", "training", "methods", "report", "comparison", *BOTTOM},
     "__main__": {"cli"},
 }
 MAX_LINES = 450

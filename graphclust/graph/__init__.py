@@ -1,6 +1,13 @@
 """The sample graph: search neighbours, weigh edges, store, sample, extend."""
 
 from graphclust.graph.kernels import neighbor_weights, symmetrize_edges
+from graphclust.graph.retrieval import (
+    duplicate_groups,
+    duplicate_threshold,
+    nearest,
+    outlier_scores,
+    similar,
+)
 from graphclust.graph.sample_graph import SampleGraph
 from graphclust.graph.search import NeighborSearch
 from graphclust.graph.summary import GraphSummary
@@ -13,8 +20,13 @@ __all__ = [
     "NeighborSampler",
     "NeighborSearch",
     "SampleGraph",
+    "duplicate_groups",
+    "duplicate_threshold",
+    "nearest",
     "neighbor_loader",
     "neighbor_weights",
+    "outlier_scores",
+    "similar",
     "symmetrize_edges",
 ]
 

@@ -29,11 +29,14 @@ class MergeTree(NamedTuple):
         first would be negative (weights above 1). Pairs without an edge have a weight of 1e-12.
     part_labels : ndarray [P]
         Cluster of each part.
+    parts : Tensor [N], int64
+        Part of each sample, 0 ... P - 1: the leaves of the tree.
     """
 
     labels: Tensor
     linkage: np.ndarray
     part_labels: np.ndarray
+    parts: Tensor
 
 
 def part_weights(graph: Data, parts: Tensor, n_parts: int) -> np.ndarray:
@@ -149,7 +152,7 @@ def merge_parts(
     part_labels = rank[part_labels]
     # Heights start at 0, as a dendrogram expects.
     linkage[:, 2] -= min(0.0, float(linkage[:, 2].min())) if len(linkage) else 0.0
-    return MergeTree(torch.from_numpy(part_labels[parts.numpy()]), linkage, part_labels)
+    return MergeTree(torch.from_numpy(part_labels[parts.numpy()]), linkage, part_labels, parts)
 
 
 def _join_small(
@@ -231,19 +234,19 @@ def consensus_partition(
     assert graph.edge_index is not None
     source, target = graph.edge_index.cpu()
     together = torch.zeros(source.shape[0])
-    array = codes.float().cpu().numpy()
     least = min_share * n / n_clusters
     for run in range(n_runs):
-        parts = _parts(array, n_parts, random_state + run)
+        parts = split_parts(codes, n_parts, random_state=random_state + run)
         labels = merge_parts(graph, parts, n_clusters, codes, min_size=least).labels
         together += (labels[source] == labels[target]).float()
     weighed = copy.copy(graph)
     # A small rest keeps parts linked where the runs never agreed.
     weighed.edge_weight = graph.edge_weight.cpu() * ((together / n_runs).square() + 1e-6)
-    parts = _parts(array, n_parts, random_state + n_runs)
+    parts = split_parts(codes, n_parts, random_state=random_state + n_runs)
     return merge_parts(weighed, parts, n_clusters, codes, min_size=least)
 
 
-def _parts(codes: np.ndarray, n_parts: int, random_state: int) -> Tensor:
+def split_parts(codes: Tensor, n_parts: int, *, random_state: int = 0) -> Tensor:
+    """An over-segmentation: labels [N] of k-means with many centres and few iterations on `codes` [N, d]."""
     kmeans = KMeans(n_parts, n_init=1, max_iter=20, random_state=random_state % 2**32)
-    return torch.from_numpy(kmeans.fit_predict(codes)).long()
+    return torch.from_numpy(kmeans.fit_predict(codes.float().cpu().numpy())).long()

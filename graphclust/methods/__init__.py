@@ -6,12 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from graphclust.methods.ae_kmeans import AEKMeans, VAEKMeans
+from graphclust.methods.agglomerative import Agglomerative
+from graphclust.methods.agglomerative_density import AgglomerativeDensity
 from graphclust.methods.base import DeepClusterer
+from graphclust.methods.consensus import ConsensusClustering
+from graphclust.methods.daegc import DAEGC
+from graphclust.methods.dbc import DBC
 from graphclust.methods.dcn import DCN
 from graphclust.methods.dec import DEC, IDEC
+from graphclust.methods.decda import DECDA
+from graphclust.methods.dfcn import DFCN
+from graphclust.methods.dinknet import DinkNet
+from graphclust.methods.dmon import DMoN
 from graphclust.methods.files import read_meta, saved_folder
+from graphclust.methods.gae import GAE, VGAE
+from graphclust.methods.gcsc import GCSC
+from graphclust.methods.genetic import GeneticKMeans
 from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.graphmi import GraphMI
 from graphclust.methods.kmeans import KMeans
+from graphclust.methods.learned_graph import LearnedGraphClustering
 from graphclust.methods.sdcn import SDCN
 from graphclust.methods.shallow import ShallowClusterer
 from graphclust.methods.vade import VaDE
@@ -19,7 +33,33 @@ from graphclust.methods.vgdcn import VGDCN
 
 #: Every method, by its name.
 METHODS: dict[str, Any] = {
-    method.__name__: method for method in (VGDCN, SDCN, VaDE, DEC, IDEC, DCN, AEKMeans, VAEKMeans, KMeans)
+    method.__name__: method
+    for method in (
+        VGDCN,
+        LearnedGraphClustering,
+        ConsensusClustering,
+        SDCN,
+        DFCN,
+        DAEGC,
+        GAE,
+        VGAE,
+        GCSC,
+        GraphMI,
+        DinkNet,
+        DMoN,
+        VaDE,
+        DEC,
+        IDEC,
+        DCN,
+        DBC,
+        DECDA,
+        AEKMeans,
+        VAEKMeans,
+        Agglomerative,
+        AgglomerativeDensity,
+        GeneticKMeans,
+        KMeans,
+    )
 }
 
 __all__ = [*METHODS, "DeepClusterer", "GraphClusterer", "ShallowClusterer", "load"]

@@ -89,6 +89,8 @@ class DeepClusterer(
     n_clusters_ : int
         K.
     n_features_in_ : int
+    image_shape_ : (H, W, C) or None
+        Of samples that are images.
     """
 
     n_clusters: int = field(default=8, kw_only=False)
@@ -142,7 +144,8 @@ class DeepClusterer(
         Parameters
         ----------
         X : array, memory map or tensor [N, d], SampleGraph, or PyG Data with x
-            Methods with a graph take a given one as it is, and build one for features by their parameters.
+            Methods with a graph take a given one as it is, and build one for features by their parameters. Arrays
+            [N, H, W] and [N, H, W, C] are images: rows of H * W * C features.
         y : ignored
             True labels are never read.
 
@@ -258,6 +261,7 @@ class DeepClusterer(
         """Tags for scikit-learn: whatever goes in, codes come out as float32."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
+        tags.input_tags.three_d_array = True
         return tags
 
     @property

@@ -83,6 +83,7 @@ def write_meta(folder: Path, estimator: Any, **more: Any) -> None:
         "callables": [k for k, v in estimator.get_params(deep=False).items() if callable(v)],
         "n_features": estimator.n_features_in_,
         "feature_names": list(getattr(estimator, "feature_names_in_", [])),
+        "image_shape": getattr(estimator, "image_shape_", None),
         **more,
     }
     (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -127,6 +128,8 @@ def unfitted(
     estimator.n_features_in_ = meta["n_features"]
     if meta["feature_names"]:
         estimator.feature_names_in_ = np.asarray(meta["feature_names"], dtype=object)
+    shape = meta.get("image_shape")  # a file older than images has none
+    estimator.image_shape_ = None if shape is None else tuple(shape)
     return estimator, meta
 
 

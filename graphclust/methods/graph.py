@@ -55,6 +55,10 @@ class GraphClusterer(DeepClusterer):
         given = self._given_graph(X)
         if given is not None:
             return given
+        return self._sample_graph(features)
+
+    def _sample_graph(self, features: Tensor) -> SampleGraph:
+        """Samples joined to their nearest neighbours by the method's parameters."""
         on_cuda = self.device is not None and torch.device(self.device).type == "cuda"
         return SampleGraph.from_features(
             features,
@@ -103,9 +107,13 @@ class GraphClusterer(DeepClusterer):
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
                 "SampleGraph that holds the samples and their edges"
             )
-        attached = self.graph_.attach(features)
+        attached = self._attach(features)
         n_old = self.graph_.num_nodes
         return self._source(attached, self._device), torch.arange(n_old, n_old + len(features))
+
+    def _attach(self, features: Tensor) -> SampleGraph:
+        """The training graph with new samples joined to it."""
+        return self.graph_.attach(features)
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)

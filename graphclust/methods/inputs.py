@@ -1,16 +1,19 @@
-"""What users hand to `fit` and `predict`, as features [N, d]."""
+"""What users hand to `fit` and `predict`, as features [N, d]; images are rows of H * W * C features."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphclust._checks import check_features
+from graphclust._checks import check_choice, check_features
+from graphclust.nn.convolutional import check_image_shape
 
 Input: TypeAlias = ArrayLike | Tensor | Data
 
@@ -30,8 +33,10 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     Parameters
     ----------
     estimator : BaseEstimator
-        Its number and names of features are set when `reset`, and checked otherwise.
-    X : array, memory map or tensor [N, d], or PyG Data with x
+        Number and names of its features, and the shape of its images (`image_shape_`), are set when `reset`, and
+        checked otherwise.
+    X : array, memory map or tensor [N, d], [N, H, W] or [N, H, W, C], or PyG Data with x
+        Images become rows, in the order of the array.
     reset : bool
         Whether this is `fit`.
     """
@@ -42,13 +47,101 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
         if reset:
             # Names of columns that an earlier fit saw do not belong to this one.
             estimator.__dict__.pop("feature_names_in_", None)
+            estimator.image_shape_ = None
         known = None if reset else estimator.n_features_in_
         return check_features(X.x, "X.x", min_samples=least, n_features=known)
     if isinstance(X, Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    X, image_shape = _as_rows(X)
+    if reset:
+        estimator.image_shape_ = image_shape
+    elif image_shape is not None:
+        _check_images(X, image_shape, estimator)
     # NaN and infinity are looked for once, below, with a message that says where they are.
     array = validate_data(
         estimator, X, reset=reset, dtype="numeric", ensure_min_samples=least, ensure_all_finite=False
     )
     return check_features(array, "X", min_samples=least)
+
+
+def _as_rows(X: Any) -> tuple[Any, tuple[int, int, int] | None]:
+    """Images [N, H, W] or [N, H, W, C] as rows and their (H, W, C); anything else as it is, and None."""
+    if isinstance(X, (list, tuple)):
+        try:
+            X = np.asarray(X)
+        except ValueError:
+            return X, None  # rows of different lengths, about which the check of rows has a message
+    if not isinstance(X, np.ndarray) or X.ndim < 3:
+        return X, None
+    if X.ndim > 4 or X.size == 0:
+        raise ValueError(
+            f"X has shape {list(X.shape)}, but samples are rows [N, d] or images [N, H, W] or [N, H, W, C], at least "
+            "one of each; flatten what is neither: X.reshape(len(X), -1)"
+        )
+    height, width, *channels = X.shape[1:]
+    return X.reshape(len(X), -1), (height, width, channels[0] if channels else 1)
+
+
+def _check_images(X: Any, image_shape: tuple[int, int, int], estimator: Any) -> None:
+    """Raise ValueError for images of another shape than those of `fit`."""
+    fitted = estimator.image_shape_
+    if image_shape == fitted:
+        return
+    height, width, channels = image_shape
+    given = f"X has images of height {height}, width {width} and {channels} channel(s)"
+    if fitted is None:
+        raise ValueError(
+            f"{given}, but {type(estimator).__name__} was fitted to rows of {estimator.n_features_in_} features; pass "
+            "rows: X.reshape(len(X), -1)"
+        )
+    raise ValueError(
+        f"{given}, but {type(estimator).__name__} was fitted to height {fitted[0]}, width {fitted[1]} and "
+        f"{fitted[2]} channel(s); resize them"
+    )
+
+
+def choose_image_shape(
+    image_shape: Any, n_features: int, read: tuple[int, int, int] | None, x: Tensor | None = None
+) -> tuple[int, int, int] | None:
+    """(H, W, C) of samples that are images, None for vectors.
+
+    Parameters
+    ----------
+    image_shape : "auto", None, (H, W) or (H, W, C)
+        "auto" takes the shape of the array that was given, and a row whose length is a square number of at least 16
+        as a grey image; None takes every sample as a vector.
+    n_features : int
+    read : (H, W, C) or None
+        Shape of the array that was given, None for rows.
+    x : Tensor [N, d], optional
+        The rows: where they are given, "auto" also asks that neighbouring entries are alike.
+    """
+    if image_shape is None:
+        return None
+    if isinstance(image_shape, str):
+        check_choice(image_shape, "image_shape", ("auto",))
+        side = math.isqrt(n_features)
+        if read or side < 4 or side * side != n_features:
+            return read
+        return (side, side, 1) if x is None or _neighbors_alike(x, side) else None
+    wanted = check_image_shape(image_shape)
+    if math.prod(wanted) != n_features or (read is not None and read != wanted):
+        found = f"has {n_features} features" if read is None else f"is an image (H, W, C) = {read}"
+        raise ValueError(
+            f"image_shape={image_shape!r} is (H, W, C) = {wanted} with {math.prod(wanted)} values, but a sample of X "
+            f'{found}; name the shape of your images, "auto" or None'
+        )
+    return wanted
+
+
+def _neighbors_alike(x: Tensor, side: int) -> bool:
+    """Whether entries side by side in a square picture differ much less than any two: an embedding of 256 does not.
+
+    The mean absolute difference of neighbours, down and across, is compared with that of random pairs of entries.
+    """
+    rows = x[torch.linspace(0, len(x) - 1, min(len(x), 500)).long()].float()
+    pictures = rows.unflatten(1, (side, side))
+    near = (pictures.diff(dim=1).abs().mean() + pictures.diff(dim=2).abs().mean()) / 2
+    order = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0))
+    return bool(near < 0.8 * (rows - rows[:, order]).abs().mean())

@@ -8,22 +8,19 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.cluster import kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import pairwise_distances, pairwise_distances_argmin_min
 from sklearn.preprocessing import normalize
 
-from graphclust._checks import check_choice, check_count, check_number
+from graphclust._checks import check_choice, check_count
 from graphclust.graph._engines import load_faiss
-from graphclust.methods.inputs import Input
-from graphclust.methods.shallow import ShallowClusterer
+from graphclust.methods.centers import CenterClusterer, Distortion
 
-METRICS = ("euclidean", "cosine")
 ENGINES = ("auto", "faiss", "sklearn")
 #: Iterations of FAISS between two looks at the gain.
 _ROUND = 10
+_FAISS_METRICS = ("euclidean", "cosine")
 
 
 class Partition(NamedTuple):
@@ -40,6 +37,7 @@ def k_means(
     n_clusters: int,
     *,
     metric: str = "euclidean",
+    p: float = 2.0,
     n_init: int = 10,
     max_iter: int = 300,
     tolerance: float = 1e-6,
@@ -50,28 +48,41 @@ def k_means(
 
     See `KMeans` for the parameters.
     """
-    cosine = metric == "cosine"
-    faiss = None if engine == "sklearn" else load_faiss()
+    distortion = Distortion.make(metric, p)
+    metric = distortion.metric
+    _check_engine(engine, metric)
+    faiss = None if engine == "sklearn" or metric not in _FAISS_METRICS else load_faiss()
     if engine == "faiss" and faiss is None:
         raise ImportError("engine='faiss' needs FAISS: pip install graphclust[cpu], or set engine='sklearn'")
-    origin = np.zeros(x.shape[1], np.float32) if cosine else x.mean(axis=0, dtype=np.float64)
     # Around the mean, where float32 loses least in the expanded square.
-    points = np.ascontiguousarray(normalize(x) if cosine else x - origin, dtype=np.float32)
+    origin = x.mean(axis=0, dtype=np.float64) if metric == "euclidean" else np.zeros(x.shape[1], np.float32)
+    points = np.ascontiguousarray(distortion.points(x) - origin, dtype=np.float32)
     seeds = np.random.RandomState(random_state % 2**32).randint(2**31 - 1, size=n_init)
     best: Partition | None = None
     for seed in seeds.tolist():
-        if faiss is None:
+        if faiss is not None:
+            centers, steps = _faiss_run(
+                faiss, points, n_clusters, max_iter, tolerance, seed, metric == "cosine"
+            )
+        elif metric == "euclidean":
             centers, steps = _sklearn_run(points, n_clusters, max_iter, tolerance, seed)
         else:
-            centers, steps = _faiss_run(faiss, points, n_clusters, max_iter, tolerance, seed, cosine)
-        centers = normalize(centers) if cosine else centers
-        labels, distance = pairwise_distances_argmin_min(points, centers, metric=metric)
-        inertia = float((distance.astype(np.float64) ** (1 if cosine else 2)).sum())
-        run = Partition(labels.astype(np.int64), centers, inertia, steps)
+            start = distortion.start(points, n_clusters, np.random.RandomState(seed))
+            descent = distortion.descend(points, start, max_iter=max_iter, tolerance=tolerance)
+            centers, steps = descent.centers, len(descent.sums) - 1
+        centers = normalize(centers) if metric == "cosine" else centers
+        labels, cost = distortion.assign(points, centers)
+        run = Partition(labels, centers, float(cost.sum()), steps)
         if best is None or run.inertia < best.inertia:
             best = run
     assert best is not None
     return best._replace(centers=(best.centers + origin).astype(np.float32))
+
+
+def _check_engine(engine: str, metric: str) -> None:
+    check_choice(engine, "engine", ENGINES)
+    if metric not in _FAISS_METRICS and engine != "auto":
+        raise ValueError(f"engine={engine!r} has no k-means for metric={metric!r}; set engine='auto'")
 
 
 def _sklearn_run(
@@ -113,32 +124,32 @@ def _faiss_run(
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer):
+class KMeans(CenterClusterer):
     r"""K-means (Lloyd 1982), the yardstick: :math:`\min_{\mu, c} \sum_i |x_i - \mu_{c_i}|^2`, by FAISS where it is.
 
     With ``metric="cosine"`` the sum is :math:`\sum_i 1 - \cos(x_i, \mu_{c_i})` with centres of length 1 (spherical
-    k-means, Dhillon & Modha 2001). SDCN's authors report ACC 66.8 on USPS.
+    k-means, Dhillon & Modha 2001); with "manhattan" :math:`\sum_i |x_i - \mu_{c_i}|_1`, whose centres are medians
+    (Bradley, Mangasarian & Street 1997); with "minkowski" :math:`\sum_i |x_i - \mu_{c_i}|_p^p`, the p-th powers as
+    Euclidean k-means takes squares, whose centres are p-means (`graphclust.methods.centers.Distortion`). SDCN's authors
+    report ACC 66.8 on USPS.
 
-    Departures: each start is drawn by k-means++ instead of at random. Without FAISS, cosine k-means moves its centres
-    by scikit-learn's Euclidean steps on vectors of length 1, and assigns by the cosine at the end.
+    Departures: each start is drawn by k-means++ instead of at random, for "manhattan" and "minkowski" with the terms of
+    the sum as weights. Powers other than 1 and 2 take about fifty times as long as the Euclidean metric.
 
     Parameters
     ----------
-    metric : {"euclidean", "cosine"}
     n_init : int
         Starts, of which the best by the sum above is kept.
     max_iter : int
         Most iterations of a start.
     tolerance : float
-        A start ends when ten iterations (one for scikit-learn) lower the sum by a smaller share.
+        A start ends when an iteration (with FAISS ten) lowers the sum by a smaller share.
     engine : {"auto", "faiss", "sklearn"}
-        "auto" takes FAISS when it is installed.
+        "auto" takes FAISS when it is installed. Only the Euclidean metric and the cosine have a choice; the cosine
+        without FAISS, "manhattan" and "minkowski" are computed by NumPy and scikit-learn's distances.
 
     Attributes
     ----------
-    cluster_centers_ : ndarray [K, d], float32
-    inertia_ : float
-        The sum above.
     n_iter_ : int
         Iterations of the best start.
 
@@ -150,45 +161,20 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowClusterer
     (10, 64)
     """
 
-    metric: str = "euclidean"
     n_init: int = 10
-    max_iter: int = 300
-    tolerance: float = 1e-6
     engine: str = "auto"
 
     _results: ClassVar[tuple[str, ...]] = ("labels", "cluster_centers", "inertia", "n_iter")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        check_choice(self.metric, "metric", METRICS)
-        check_choice(self.engine, "engine", ENGINES)
+        _check_engine(self.engine, Distortion.make(self.metric, self.p).metric)
         check_count(self.n_init, "n_init")
-        check_count(self.max_iter, "max_iter")
-        check_number(self.tolerance, "tolerance", 0.0)
 
     def _fit(self, x: NDArray[np.float32], seed: int) -> None:
         options = {
-            name: getattr(self, name) for name in ("metric", "n_init", "max_iter", "tolerance", "engine")
+            name: getattr(self, name) for name in ("metric", "p", "n_init", "max_iter", "tolerance", "engine")
         }
         self.labels_, self.cluster_centers_, self.inertia_, self.n_iter_ = k_means(
             x, self.n_clusters_, random_state=seed, **options
         )
-
-    def predict(self, X: Input) -> NDArray[np.int64]:
-        """Nearest centre of each sample, [M, d] -> [M]."""
-        return self.transform(X).argmin(axis=1)
-
-    def transform(self, X: Input) -> NDArray[np.float32]:
-        """Distances to the centres, [M, d] -> [M, K]: Euclidean, or 1 - cosine."""
-        x = self._features(X).astype(np.float64)
-        return pairwise_distances(x, self.cluster_centers_, metric=self.metric).astype(np.float32)
-
-    def __sklearn_tags__(self) -> Any:
-        """Tags for scikit-learn: distances are float32."""
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float32"]
-        return tags
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.cluster_centers_.shape[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from graphclust._checks import check_count
 from graphclust.methods.base import draw_seed
@@ -45,13 +46,21 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
     n_clusters_ : int
         K.
     n_features_in_ : int
+    image_shape_ : (H, W, C) or None
+        Of samples that are images.
     """
 
     n_clusters: int = field(default=8, kw_only=False)
     random_state: Any = None
 
+    if TYPE_CHECKING:  # a declared field would be a parameter
+        n_clusters_: int
+        history_: list[dict[str, Any]]
+
     #: Fitted arrays and numbers (without the underscore) that `save` writes.
     _results: ClassVar[tuple[str, ...]] = ("labels",)
+    #: Whether the method takes n_clusters=None, and sets `n_clusters_` by itself.
+    _finds_n_clusters: ClassVar[bool] = False
 
     @abstractmethod
     def _fit(self, x: NDArray[np.float32], seed: int) -> None:
@@ -59,7 +68,8 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
 
     def _check_parameters(self) -> None:
         """Raise ValueError or TypeError for a parameter that makes no sense, before anything is computed."""
-        check_count(self.n_clusters, "n_clusters")
+        if self.n_clusters is not None or not self._finds_n_clusters:
+            check_count(self.n_clusters, "n_clusters")
 
     def fit(self: Self, X: Input, y: Any = None) -> Self:
         """Cluster the samples.
@@ -67,6 +77,7 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         Parameters
         ----------
         X : array, memory map or tensor [N, d], or PyG Data with x
+            Arrays [N, H, W] and [N, H, W, C] are images: rows of H * W * C features.
         y : ignored
             True labels are never read.
 
@@ -75,25 +86,39 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         self
         """
         self._check_parameters()
-        x = read_features(self, X, reset=True)
+        x = self._data_of(X)
         n_samples, n_features = x.shape
-        self.n_clusters_ = choose_n_clusters(self.n_clusters, n_samples)
+        if self.n_clusters is not None:
+            self.n_clusters_ = choose_n_clusters(self.n_clusters, n_samples)
         self.n_features_in_ = n_features
-        self._fit(x.float().numpy(), draw_seed(self.random_state))
+        self._fit(x.float().cpu().numpy(), draw_seed(self.random_state))
         return self
+
+    def _data_of(self, X: Input) -> Tensor:
+        """Features [N, d] of the training samples."""
+        return read_features(self, X, reset=True)
 
     def _features(self, X: Input) -> NDArray[np.float32]:
         """Features [M, d] of new samples."""
         check_is_fitted(self, "labels_")
-        return read_features(self, X, reset=False).float().numpy()
+        return read_features(self, X, reset=False).float().cpu().numpy()
+
+    def __sklearn_tags__(self) -> Any:
+        """Tags for scikit-learn: images are read as rows."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted estimator to a folder: results as safetensors, parameters as JSON; returns the folder."""
         check_is_fitted(self, "labels_")
         with replacing_folder(Path(folder)) as partial:
-            write_results(partial, self, self._results)
-            write_meta(partial, self, n_clusters=self.n_clusters_)
+            self._write(partial)
         return Path(folder)
+
+    def _write(self, folder: Path) -> None:
+        write_results(folder, self, self._results)
+        write_meta(folder, self, n_clusters=self.n_clusters_, history=getattr(self, "history_", None))
 
     @classmethod
     def load(cls: type[Self], folder: str | Path, *, device: Any = None, **callables: Any) -> Self:
@@ -110,5 +135,11 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         folder = saved_folder(folder)
         estimator, meta = unfitted(cls, folder, callables, "n_clusters")
         estimator.n_clusters_ = meta["n_clusters"]
+        if meta.get("history") is not None:
+            estimator.history_ = meta["history"]
         read_results(folder, estimator, cls._results)
+        estimator._read(folder)
         return estimator
+
+    def _read(self, folder: Path) -> None:
+        """Read what `_write` of a subclass wrote besides results and parameters."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as FittedMixture
@@ -34,6 +35,26 @@ def whole_adjacency(source: BatchSource) -> Adjacency:
     return Adjacency(graph.edge_index.cpu(), graph.edge_weight.cpu(), *(w.cpu() for w in source.weights))
 
 
+def propagated(source: BatchSource, x: Tensor, times: int) -> Tensor:
+    """Rows x [N, d] multiplied by the graph's propagation matrix `times` times, on the CPU."""
+    adjacency = whole_adjacency(source)
+    for _ in range(times):
+        x = adjacency.propagate(x)
+    return x
+
+
+def principal_components(x: Tensor, n_components: int = 64, *, seed: int = 0) -> Tensor:
+    """The first principal components of rows x [N, d]; x itself, centred, where d is no larger.
+
+    Propagation and principal components are both linear, so fewer columns are propagated for nearly the same result.
+    """
+    x = x.float()
+    if x.shape[1] <= n_components:
+        return x - x.mean(dim=0)
+    found = PCA(min(n_components, *x.shape), svd_solver="randomized", random_state=seed % 2**32)
+    return torch.from_numpy(found.fit_transform(x.numpy()).astype(np.float32))
+
+
 def start_labels(kind: str, source: BatchSource, codes: Tensor, n_clusters: int) -> Tensor:
     """First cluster of each sample, from latent codes [N, d] and, for "linkage", the sample graph.
 
@@ -58,10 +79,7 @@ def start_labels(kind: str, source: BatchSource, codes: Tensor, n_clusters: int)
                 n_clusters, covariance_type="diag", n_init=3, reg_covar=1e-4, random_state=seed
             )
             return torch.from_numpy(mixture.fit_predict(codes.double().numpy())).long()
-        adjacency = whole_adjacency(source)
-        smooth = codes
-        for _ in range(PROPAGATIONS):
-            smooth = adjacency.propagate(smooth)
+        smooth = propagated(source, codes, PROPAGATIONS)
         # A few samples that are all joined become one point.
         positions = smooth if _fewer_distinct(smooth, n_clusters) is None else codes
         return consensus_partition(source.graph, positions, n_clusters, random_state=seed).labels

@@ -191,6 +191,26 @@ class AutoEncoder(nn.Module):
             MLPDecoder(in_channels, hidden_channels, latent_dim),
         )
 
+    @classmethod
+    def conv(
+        cls,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64, 128),
+        latent_dim: int = 10,
+        *,
+        variational: bool = False,
+        kernel_sizes: Sequence[int] | None = None,
+        batch_norm: bool = True,
+    ) -> AutoEncoder:
+        """The fully convolutional auto-encoder of images in flat rows [N, H * W * C], see `ConvEncoder`; mirrored."""
+        from graphclust.nn.convolutional import ConvDecoder, ConvEncoder  # it imports this module
+
+        layers: dict[str, Any] = {"kernel_sizes": kernel_sizes, "batch_norm": batch_norm}
+        return cls(
+            ConvEncoder(image_shape, channels, latent_dim, variational=variational, **layers),
+            ConvDecoder(image_shape, channels, latent_dim, **layers),
+        )
+
     def encode(self, x: Tensor) -> Encoding:
         """[N, d] -> `Encoding`."""
         return self.encoder(x)

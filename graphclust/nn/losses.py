@@ -9,10 +9,10 @@ from torch import Tensor
 from graphclust.nn.precision import in_double
 
 
-def target_distribution(q: Tensor, frequencies: Tensor | None = None) -> Tensor:
+def target_distribution(q: Tensor, frequencies: Tensor | None = None, exponent: float = 2.0) -> Tensor:
     """Sharpened target of DEC (Xie et al. 2016, eq. 3), which is not differentiated through.
 
-    ``p_ij = (q_ij^2 / f_j) / sum_j' (q_ij'^2 / f_j')``
+    ``p_ij = (q_ij^a / f_j) / sum_j' (q_ij'^a / f_j')`` with the exponent a = 2.
 
     Parameters
     ----------
@@ -20,7 +20,10 @@ def target_distribution(q: Tensor, frequencies: Tensor | None = None) -> Tensor:
         Soft assignments, rows sum to one.
     frequencies : Tensor [K], optional
         ``f_j = sum_i q_ij`` over *all* samples of the data set. Left out, `q` is taken to be all of them: never
-        leave it out for a mini-batch.
+        leave it out for a mini-batch. DBC (Li et al. 2018) takes ``f_j = sum_i q_ij^a``; a common factor changes
+        nothing.
+    exponent : float, default=2.0
+        a. Above 1 the likely clusters are boosted; 1 only evens out the clusters' sizes.
 
     Returns
     -------
@@ -29,9 +32,9 @@ def target_distribution(q: Tensor, frequencies: Tensor | None = None) -> Tensor:
     q = q.detach()
     if frequencies is None:
         frequencies = q.sum(dim=0)
-    # Dividing by the largest entry first keeps q^2 out of the denormal range when K is in the thousands.
+    # Dividing by the largest entry first keeps q^a out of the denormal range when K is in the thousands.
     q = q / q.amax(dim=1, keepdim=True).clamp_min(torch.finfo(q.dtype).tiny)
-    weight = q.square() / frequencies.clamp_min(torch.finfo(q.dtype).eps)
+    weight = q.pow(exponent) / frequencies.clamp_min(torch.finfo(q.dtype).eps)
     return weight / weight.sum(dim=1, keepdim=True)
 
 

@@ -1,7 +1,9 @@
-"""Pictures of a clustering, charts of a run, and the layout of the sample graph."""
+"""Pictures of a clustering, charts of a run, the layout of the sample graph, and a web page of it all."""
 
 from graphclust.report.charts import confusion, dendrogram, sweep_curve, training_curves
+from graphclust.report.comparison_chart import method_comparison
 from graphclust.report.layout import graph_layout
+from graphclust.report.page import write_report
 from graphclust.report.pictures import cluster_samples, embedding_map, image_grid, overview
 
 __all__ = [
@@ -11,7 +13,9 @@ __all__ = [
     "embedding_map",
     "graph_layout",
     "image_grid",
+    "method_comparison",
     "overview",
     "sweep_curve",
     "training_curves",
+    "write_report",
 ]

@@ -214,21 +214,29 @@ def dendrogram(
 
     Parameters
     ----------
-    linkage : array-like of shape (N - 1, 4)
-        In the form of ``scipy.cluster.hierarchy``.
+    linkage : array-like of shape (P - 1, 4), or fitted estimator
+        In the form of ``scipy.cluster.hierarchy``; or a method with a tree (`tree_` and `leaf_labels_`), which is cut
+        into its ``n_clusters_`` where nothing else is asked for.
     n_clusters : int, optional
-        Cut into this many clusters, 1 .. N.
+        Cut into this many clusters, 1 .. P.
     distance : float, optional
         Or cut at this height.
-    labels : sequence of length N, optional
-        Names of the leaves; drawn where no more than ``max_leaves`` are there.
+    labels : sequence of length P, optional
+        Names of the leaves; drawn where no more than ``max_leaves`` are there. Without, a leaf that is a part of the
+        samples has its number of samples in brackets.
     max_leaves : int
-        A larger tree is drawn down to this many branches, each with its number of samples in brackets.
+        A larger tree is drawn down to this many branches, 2 .. 500, each with its number of samples in brackets.
     title : str, optional
     """
     from scipy.cluster.hierarchy import dendrogram as scipy_dendrogram
     from scipy.cluster.hierarchy import is_valid_linkage
 
+    sizes = None
+    if hasattr(linkage, "tree_"):
+        if n_clusters is None and distance is None:
+            n_clusters = linkage.n_clusters_
+        sizes = np.bincount(linkage.leaf_labels_, minlength=len(linkage.tree_) + 1)
+        linkage = linkage.tree_
     tree = as_array(linkage).astype(np.float64)
     is_valid_linkage(tree, throw=True, name="linkage")
     n_leaves = len(tree) + 1
@@ -238,20 +246,27 @@ def dendrogram(
         raise ValueError(f"n_clusters is {n_clusters}: the tree has 1 to {n_leaves}")
     if labels is not None and len(labels) != n_leaves:
         raise ValueError(f"labels has {len(labels)} entries and the tree has {n_leaves} leaves")
-    if max_leaves < 2:
-        raise ValueError(f"max_leaves is {max_leaves}: a tree has at least 2")
+    if not 2 <= max_leaves <= 500:
+        raise ValueError(
+            f"max_leaves is {max_leaves}: a tree has at least 2, and a picture shows at most 500"
+        )
     if n_clusters is not None:
         # Between the merge that would leave one cluster fewer and the one before it.
         heights = np.concatenate([[0.0], np.sort(tree[:, 2]), [tree[:, 2].max() * 1.1]])
         distance = float((heights[n_leaves - n_clusters] + heights[n_leaves - n_clusters + 1]) / 2)
-    node_colors = _tree_colors(tree, distance)
+    below = tree[:, 2] <= (-np.inf if distance is None else distance)
+    if n_clusters is not None:
+        # Merges may be equally high, and only their order tells how many clusters are left.
+        below = np.argsort(np.argsort(tree[:, 2], kind="stable")) < n_leaves - n_clusters
+    node_colors = [INK] * len(tree) if distance is None else _tree_colors(tree, below)
     truncated = n_leaves > max_leaves
+    names = _branch_names(tree, sizes, None if truncated else labels)
     drawn = scipy_dendrogram(
         tree,
         no_plot=True,
         p=max_leaves,
         truncate_mode="lastp" if truncated else None,
-        labels=None if labels is None or truncated else [short(label) for label in labels],
+        leaf_label_func=names.__getitem__,
         count_sort="ascending",
         link_color_func=lambda node: node_colors[node - n_leaves],
     )
@@ -294,15 +309,27 @@ def _records(history: Any) -> list[Mapping[str, Any]]:
     return records
 
 
-def _tree_colors(tree: np.ndarray, distance: float | None) -> list[str]:
+def _branch_names(tree: np.ndarray, sizes: np.ndarray | None, labels: Sequence[Any] | None) -> list[str]:
+    """What stands under each node where the picture ends: a leaf's label or number, else its samples in brackets."""
+    n_leaves = len(tree) + 1
+    n_samples = ([1] * n_leaves if sizes is None else sizes.tolist()) + [0] * len(tree)
+    for i, (first, second) in enumerate(tree[:, :2].astype(int).tolist()):
+        n_samples[n_leaves + i] = n_samples[first] + n_samples[second]
+    names = [f"({count})" for count in n_samples]
+    if labels is not None:
+        names[:n_leaves] = [short(label) for label in labels]
+    elif sizes is None or (sizes == 1).all():
+        names[:n_leaves] = [str(leaf) for leaf in range(n_leaves)]
+    return names
+
+
+def _tree_colors(tree: np.ndarray, below: np.ndarray) -> list[str]:
     """Colour of each merge: one per cluster below the cut, faint above it."""
     n_leaves = len(tree) + 1
-    if distance is None:
-        return [INK] * len(tree)
     cluster = np.full(len(tree), -1)
     n_found = 0
     for i in range(len(tree) - 1, -1, -1):
-        if tree[i, 2] > distance:
+        if not below[i]:
             continue
         if cluster[i] < 0:
             cluster[i] = n_found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -69,16 +70,25 @@ def _needed(edges: _InEdges, nodes: Tensor, n_layers: int, n_nodes: int) -> list
     return levels[::-1]
 
 
-def layerwise_logits(
-    fusion: GraphFusion,
-    states: Callable[[Tensor], list[Tensor]],
+class LayerStack(Protocol):
+    """A network that is one graph convolution after the other: `GraphEncoder`, `GraphFusion`."""
+
+    layers: Any
+
+    def step(self, layer: int, z: Tensor, adjacency: Adjacency) -> Tensor:
+        """Convolution `layer` (from 0) with its activation."""
+
+
+def layerwise_outputs(
+    stack: LayerStack,
     source: BatchSource,
     nodes: Tensor | None = None,
     *,
+    states: Callable[[Tensor], Sequence[Tensor]] | None = None,
     prepare: Callable[[Tensor], Tensor] = lambda x: x,
     block_size: int = 4096,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits of the graph branch, exact, one layer after the other over all nodes that the result depends on.
+    """Output of a stack of convolutions, exact, one layer after the other over all nodes that the result depends on.
 
     Each layer is computed once for each node, in blocks; two tables of one layer's width are held, never all hidden
     states of all layers. Layers of the user's (`conv` a callable) may read degrees, or look several hops away: with
@@ -86,14 +96,15 @@ def layerwise_logits(
 
     Parameters
     ----------
-    fusion : GraphFusion
-        In evaluation mode.
-    states : callable [b, d] -> list of Tensor
-        The encoder's states H(1) ... H(L) and the latent code of prepared features.
+    stack : LayerStack
+        In evaluation mode. With `states` it also has `mix`, see `GraphFusion`.
     source : BatchSource
         Features, edges and propagation weights.
     nodes : Tensor [m], optional
         Nodes wanted; all by default. For a few of them only their neighbourhood is computed.
+    states : callable [b, d] -> list of Tensor, optional
+        Of prepared features, what ``stack.mix(layer + 1, z, states(x)[layer])`` mixes into the input of each layer but
+        the first: the encoder's states H(1) ... H(L) and the latent code. Without, a layer reads the one before alone.
     prepare : callable, optional
         From stored features to what the network reads (scaling).
     block_size : int
@@ -103,23 +114,23 @@ def layerwise_logits(
     ------
     nodes : Tensor [b]
         Sorted, over the blocks together all nodes wanted.
-    logits : Tensor [b, K], on the CPU
+    outputs : Tensor [b, width of the last layer], on the CPU
     """
     n, device = source.n_samples, source.device
     edge_index = source.graph.edge_index
     assert edge_index is not None
     edges = _InEdges(edge_index.cpu(), n)
     wanted = torch.arange(n) if nodes is None else nodes.cpu().unique()
-    whole = any(isinstance(layer, AnyConv) for layer in fusion.layers)
+    whole = any(isinstance(layer, AnyConv) for layer in stack.layers)
     if whole:
         block_size = n
-    levels = _needed(edges, torch.arange(n) if whole else wanted, len(fusion.layers), n)
+    levels = _needed(edges, torch.arange(n) if whole else wanted, len(stack.layers), n)
     weight, (propagation, loops) = source.graph.edge_weight, source.weights
     row_of = torch.full((n,), -1, dtype=torch.int64)
     table, held = source.x, torch.arange(n)  # input of the current layer and the nodes of its rows
-    for layer in range(len(fusion.layers)):
+    for layer in range(len(stack.layers)):
         row_of[held] = torch.arange(held.shape[0])
-        targets, last = levels[layer + 1], layer + 1 == len(fusion.layers)
+        targets, last = levels[layer + 1], layer + 1 == len(stack.layers)
         outputs: list[Tensor] = []
         for block in targets.split(block_size):
             sources, position, column = edges.of(block)
@@ -137,14 +148,27 @@ def layerwise_logits(
             if layer == 0:
                 rows = prepare(rows)
             with torch.no_grad():
-                out = fusion.step(layer, rows, adjacency)[: block.shape[0]]
-                if not last:
+                out = stack.step(layer, rows, adjacency)[: block.shape[0]]
+                if states is not None and not last:
                     # The next layer's input is mixed here, once for each node, not once for each of its edges.
                     state = states(prepare(source.x[block].to(device)))[layer]
-                    out = fusion.mix(layer + 1, out, state)
+                    out = stack.mix(layer + 1, out, state)  # type: ignore[attr-defined]
             if last:
                 yield (wanted, out.cpu()[wanted]) if whole else (block, out.cpu())
             else:
                 outputs.append(out.cpu())
         if not last:
             table, held = torch.cat(outputs), targets
+
+
+def layerwise_logits(
+    fusion: GraphFusion,
+    states: Callable[[Tensor], Sequence[Tensor]],
+    source: BatchSource,
+    nodes: Tensor | None = None,
+    *,
+    prepare: Callable[[Tensor], Tensor] = lambda x: x,
+    block_size: int = 4096,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits of a graph branch that reads the encoder's `states`; see `layerwise_outputs`."""
+    return layerwise_outputs(fusion, source, nodes, states=states, prepare=prepare, block_size=block_size)

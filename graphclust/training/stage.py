@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -45,8 +46,11 @@ class Stage:
         Largest number of passes over the data; 0 skips the stage (its `start` is still called).
     learning_rate : float
         Of Adam, at the start.
+    schedule : {"step", "one-cycle"}
+        "step": the rate is multiplied by `decay` every `decay_every` epochs. "one-cycle" (Smith 2018): it rises to
+        `learning_rate` over the first three tenths of the steps, and falls to 0 along a cosine.
     decay, decay_every : float, int
-        The rate is multiplied by `decay` every `decay_every` epochs.
+        Of "step".
     weight_decay : float
         Decoupled (AdamW).
     batch_size : int or None
@@ -66,6 +70,7 @@ class Stage:
     loss: Loss | None
     epochs: int
     learning_rate: float = 1e-3
+    schedule: str = "step"
     decay: float = 1.0
     decay_every: int = 10
     weight_decay: float = 0.0
@@ -77,13 +82,15 @@ class Stage:
     patience: int = 3
 
     def __post_init__(self) -> None:
-        if self.loss is None and self.epochs:
-            raise ValueError(f"stage {self.name!r} has {self.epochs} epochs and no loss")
         if self.epochs < 0:
             raise ValueError(f"stage {self.name!r} has {self.epochs} epochs, it must have 0 or more")
         if not self.learning_rate > 0:
             raise ValueError(
                 f"stage {self.name!r} has learning rate {self.learning_rate}, it must be greater than 0"
+            )
+        if self.schedule not in ("step", "one-cycle"):
+            raise ValueError(
+                f"stage {self.name!r} has schedule {self.schedule!r}, it must be 'step' or 'one-cycle'"
             )
         for name in ("decay_every", "patience"):
             if getattr(self, name) < 1:
@@ -94,3 +101,14 @@ class Stage:
             raise ValueError(
                 f"stage {self.name!r} has batch size {self.batch_size}, it must be at least 1 or None"
             )
+        if self.loss is None and self.epochs:
+            raise ValueError(f"stage {self.name!r} has {self.epochs} epochs and no loss")
+
+    def rate(self, epoch: float) -> float:
+        """Learning rate after `epoch` epochs, a number with the share of the present one that is done."""
+        if self.schedule == "step":
+            return self.learning_rate * self.decay ** (int(epoch) // self.decay_every)
+        done, rise = epoch / self.epochs, 0.3
+        wave = math.cos(math.pi * (1 - done / rise if done < rise else (done - rise) / (1 - rise)))
+        # It begins at a twenty-fifth: a step of length 0 would be lost.
+        return self.learning_rate * max((1 + wave) / 2, 0.04 if done < rise else 0.0)

@@ -229,13 +229,15 @@ class Trainer:
         stage, optimizer, labels = running.stage, running.optimizer, running.labels
         seed = self._epoch_seed(running.number, epoch + 1)
         self._set_seed(seed)
-        rate = stage.learning_rate * stage.decay ** (epoch // stage.decay_every)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = stage.rate(epoch)
+        steps = run.batches.n_batches(stage.batch_size)
         running.objective.train()
         sums: dict[str, Tensor] = {}
         changed = None
-        for batch in run.batches.epoch(seed, stage.batch_size, uses_graph=stage.uses_graph):
+        batches = run.batches.epoch(seed, stage.batch_size, uses_graph=stage.uses_graph)
+        for number, batch in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = stage.rate(epoch + number / steps)
             step: Step = running.objective(batch)
             loss = torch.stack([term.float() for term in step.terms.values()]).sum()
             optimizer.zero_grad(set_to_none=True)

@@ -109,8 +109,8 @@ def test_dendrogram_colors_each_cluster(tmp_path: Path) -> None:
     clusters = fcluster(tree, cut, "distance")
     assert clusters.max() == 5
     # Every merge below the cut has the colour of its cluster, and those above it one of their own.
-    colors = _tree_colors(tree, cut)
     below = tree[:, 2] <= cut
+    colors = _tree_colors(tree, below)
     with_merges = (np.bincount(clusters)[1:] > 1).sum()
     assert len({color for color, low in zip(colors, below, strict=True) if low}) == with_merges
     assert len({color for color, low in zip(colors, below, strict=True) if not low}) == 1

@@ -1,0 +1,184 @@
+"""``graphclust cluster``: a file in; labels, model and a picture out."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from graphclust.cli._app import (
+    Clusters,
+    Debug,
+    File,
+    Ignore,
+    Key,
+    Labels,
+    Overwrite,
+    Quiet,
+    app,
+    count_or_auto,
+    number_or_name,
+    one_of,
+    parse_settings,
+    plain_messages,
+    refuse_used_folder,
+)
+from graphclust.cli._images import Cache, Features, Report, Resize, Size, cluster_images
+from graphclust.cli._summary import print_summary
+
+if TYPE_CHECKING:
+    from graphclust._files import FeatureTable
+
+
+@app.command()
+def cluster(
+    file: File,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for labels, model and picture.")],
+    n_clusters: Clusters = "auto",
+    method: Annotated[
+        str, typer.Option("--method", help="Estimator of graphclust.methods, in any case.")
+    ] = "vgdcn",
+    n_neighbors: Annotated[
+        int | None, typer.Option("--n-neighbors", help="Neighbours of each sample in the graph.")
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(
+            "--epsilon", help='Share of the encoder in the bridge: a number, "0.3,0.5,..." or "learn".'
+        ),
+    ] = None,
+    conv: Annotated[
+        str | None, typer.Option("--conv", help="Graph convolution: gcn, gat, sage or gin.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Samples a mini-batch; without it the full graph.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs of the joint training.")] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other parameter of the estimator; may be repeated."
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", help="random_state: the same seed gives the same labels.")
+    ] = 0,
+    features: Features = "auto",
+    size: Size = None,
+    resize: Resize = "pad",
+    cache: Cache = None,
+    report: Report = True,
+    key: Key = None,
+    labels: Labels = None,
+    ignore: Ignore = None,
+    table_format: Annotated[
+        str, typer.Option("--format", help="Format of the labels: csv or parquet.")
+    ] = "csv",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write all K probabilities of each sample.")
+    ] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Cluster the samples of FILE, or the images of a folder; writes labels, model and a picture or page."""
+    with plain_messages(debug, quiet):
+        from graphclust._files import read_features, replacing, write_labels
+        from graphclust.images import is_image_source
+
+        console = Console(quiet=quiet, highlight=False)
+        table_path = out / f"labels.{one_of('--format', table_format, ('csv', 'parquet'))}"
+        refuse_used_folder(out, overwrite)
+        given = {
+            "n_neighbors": n_neighbors,
+            "epsilon": None if epsilon is None else _parse_epsilon(epsilon),
+            "conv": conv,
+            "batch_size": batch_size,
+            "epochs": epochs,
+        }
+        chosen = {name: value for name, value in given.items() if value is not None} | parse_settings(
+            parameters or []
+        )
+        estimator = _estimator(
+            method,
+            {"n_clusters": count_or_auto(n_clusters), "random_state": seed, "verbose": not quiet, **chosen},
+        )
+        if key is None and is_image_source(file):
+            cluster_images(
+                file,
+                out,
+                estimator,
+                features=features,
+                size=size,
+                resize=resize,
+                cache=cache,
+                labels=labels,
+                report=report,
+                quiet=quiet,
+            )
+            return
+        table = read_features(file, key=key, labels=labels, ignore=ignore or ())
+
+        started = time.perf_counter()
+        estimator.fit(table.x)
+        seconds = time.perf_counter() - started
+
+        out.mkdir(parents=True, exist_ok=True)
+        proba = getattr(estimator, "probabilities_", None)
+        write_labels(table_path, estimator.labels_, proba, every=probabilities)
+        for other in {out / "labels.csv", out / "labels.parquet"} - {table_path}:
+            other.unlink(
+                missing_ok=True
+            )  # of an earlier run in this folder: labels of another model would mislead
+        estimator.save(out / "model")
+        with replacing(out / "overview.png") as partial:
+            _draw(estimator, table, partial)
+        print_summary(
+            console, file, table, estimator.labels_, seconds, graph=getattr(estimator, "graph_", None)
+        )
+        console.print(f"{table_path}, {out / 'model'} and {out / 'overview.png'} are written", soft_wrap=True)
+
+
+def _parse_epsilon(text: str) -> float | str | list[float]:
+    if "," not in text:
+        return number_or_name(text)
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f'--epsilon is {text!r}, it must be a number, numbers with commas between them, or "learn"'
+        ) from None
+
+
+def _estimator(method: str, parameters: dict[str, Any]) -> Any:
+    """The estimator of that name with those parameters; ValueError for a name or a parameter that it lacks."""
+    from graphclust.comparison import find_method
+
+    chosen = find_method(method)
+    known = inspect.signature(chosen).parameters
+    unknown = [name for name in parameters if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{chosen.__name__} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+        )
+    return chosen(**parameters)
+
+
+def _draw(estimator: Any, table: FeatureTable, path: Path) -> None:
+    """The map of the samples; beside it, where the file holds images, some of each cluster."""
+    from graphclust.report import embedding_map, overview
+
+    graph, labels = getattr(estimator, "graph_", None), estimator.labels_
+    # Beyond that the layout of the graph takes longer than a picture is worth; two principal components stay quick.
+    layout: Literal["auto", "pca"] = "auto" if graph is not None and len(labels) <= 50_000 else "pca"
+    if table.image_shape is None:
+        figure = embedding_map(estimator.embedding_, labels, graph=graph, layout=layout)
+    else:
+        images = table.x.reshape(-1, *table.image_shape)
+        probabilities = getattr(estimator, "probabilities_", None)
+        figure = overview(estimator.embedding_, labels, images, probabilities, graph=graph, layout=layout)
+    figure.savefig(path, dpi=110)

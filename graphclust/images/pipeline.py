@@ -1,0 +1,144 @@
+"""The way of each image through threads, cache and encoder, in order."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphclust.images.cache import FeatureStore, digest_of
+from graphclust.images.decode import UnreadableImage, decode, fit
+from graphclust.images.encoders import Encoder
+from graphclust.images.items import FileItem, Item, Skipped
+from graphclust.images.progress import ImageProgress
+from graphclust.images.sources import Source
+
+_MOST_WORKERS = 32
+#: JPEG is decoded at least this much larger than it is needed, so that the sizing still averages pixels.
+_JPEG_MARGIN = 2
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(eq=False)
+class Encoded:
+    """Rows of the images that could be read [N, ...], where they come from, and the time it took."""
+
+    rows: NDArray[Any]
+    items: list[FileItem | Item]
+    seconds: float
+
+
+def encode_all(
+    opened: Source,
+    encoder: Encoder,
+    store: FeatureStore,
+    *,
+    resize: str,
+    batch_size: int,
+    workers: int | None = None,
+    verbose: bool = False,
+) -> Encoded:
+    """Encode every image of a source: threads read, hash, decode and size; this one collects batches and encodes.
+
+    Pillow's decoders and sizing release the interpreter's lock, so threads suffice and nothing is copied between
+    processes. Images with the same bytes are encoded once. What cannot be read is appended to ``opened.skipped``.
+
+    Raises
+    ------
+    ValueError
+        If no image can be read.
+    """
+    workers = _cores() if workers is None else workers
+
+    def prepare(item: FileItem | Item) -> tuple[bytes, NDArray[np.uint8] | None] | UnreadableImage:
+        try:
+            data = item.load()
+            digest = digest_of(data)
+            return digest, None if digest in store else _pixels(data, encoder.size, resize)
+        except UnreadableImage as error:
+            return error
+
+    items: list[FileItem | Item] = []
+    digests: list[bytes] = []
+    batch: dict[bytes, NDArray[np.uint8]] = {}
+
+    def encode() -> None:
+        if batch:
+            store.add(list(batch), encoder.encode(np.stack(list(batch.values()))))
+            batch.clear()
+
+    with (
+        ThreadPoolExecutor(workers) as pool,
+        ImageProgress(f"Reading images ({encoder.name})", len(opened.items), verbose) as progress,
+    ):
+        try:
+            # Enough waits for a batch while the one before it is encoded.
+            for item, result in zip(
+                opened.items, _in_order(pool, prepare, opened.items, 2 * batch_size + workers)
+            ):
+                progress.step()
+                if isinstance(result, UnreadableImage):
+                    opened.skipped.append(Skipped(item.name, str(result)))
+                    continue
+                digest, pixels = result
+                items.append(item)
+                digests.append(digest)
+                if pixels is not None and digest not in store:
+                    batch[digest] = pixels
+                if len(batch) == batch_size:
+                    encode()
+            encode()
+        finally:  # after a kill by the user, too: what was computed is kept
+            pool.shutdown(wait=False, cancel_futures=True)
+            store.flush()
+        seconds = progress.seconds
+    if not items:
+        reasons = Counter(entry.reason.partition(":")[0] for entry in opened.skipped).most_common(4)
+        raise ValueError(
+            f"{opened.where} holds no image that can be read ({', '.join(f'{n:,} {why}' for why, n in reasons)}): "
+            "give PNG, JPEG, TIFF, BMP, GIF or WebP files"
+        )
+    progress.finish(len(opened.skipped))
+    return Encoded(_stack([store[digest] for digest in digests]), items, seconds)
+
+
+def _pixels(data: Any, size: tuple[int, int] | None, resize: str) -> NDArray[np.uint8]:
+    """Decode, in colour, at a size (None: its own)."""
+    image = decode(data, at_least=None if size is None else _JPEG_MARGIN * max(size)).convert("RGB")
+    return np.asarray(image) if size is None else fit(image, size, resize)
+
+
+def _stack(rows: list[NDArray[Any]]) -> NDArray[Any]:
+    shapes = Counter(row.shape for row in rows)
+    if len(shapes) > 1:
+        (one, _), (other, _) = shapes.most_common(2)
+        raise ValueError(
+            f"the images have {len(shapes)} sizes, among them {one[1]} x {one[0]} and {other[1]} x {other[0]}: give "
+            "one with size, or take the features of a network"
+        )
+    return np.stack(rows)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], values: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """Results in the order of the values; at most `ahead` of them wait in memory."""
+    waiting: deque[Future[R]] = deque()
+    for value in values:
+        waiting.append(pool.submit(function, value))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _cores() -> int:
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(known or 1, _MOST_WORKERS)

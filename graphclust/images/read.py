@@ -1,0 +1,198 @@
+"""`read_images`: whatever holds images, as one matrix of features."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from graphclust._checks import check_count, check_device
+from graphclust.images.cache import FeatureStore, default_cache
+from graphclust.images.collection import Images
+from graphclust.images.decode import RESIZE
+from graphclust.images.encoders import EFFICIENTNET, make_encoder
+from graphclust.images.pipeline import Encoded, encode_all
+from graphclust.images.pixels import are_small, array_features, as_features, pixel_encoder
+from graphclust.images.sources import Source, open_source
+
+
+def read_images(
+    source: Any,
+    features: Any = "auto",
+    *,
+    size: int | Sequence[int] | None = None,
+    resize: str = "pad",
+    channels: int | None = None,
+    unit_length: bool = True,
+    column: str | None = None,
+    cache: str | os.PathLike[str] | None = "auto",
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: Any = None,
+    verbose: bool = False,
+) -> Images:
+    """Read images, and turn each into a row of features.
+
+    What cannot be read is left out and listed with its reason. The features of a network are kept by the content of
+    the image (cache), so that a second run, or one after a kill, computes only what is new.
+
+    Parameters
+    ----------
+    source : path, sequence of paths, array, sequence of images, or datasets.Dataset
+        A folder (nested, links followed once), an image file, a tar shard (WebDataset) or a pattern of shards
+        ("a-{000..009}.tar", "*.tar"), a parquet file with images, a folder that `datasets` saved; a list of such paths;
+        an array or tensor of images [N, H, W] or [N, H, W, C], a list of arrays or of Pillow images, a
+        `datasets.Dataset`. Features [N, d] (an array, .npy, .npz, .parquet, .csv) are taken as they are.
+    features : str, path, torch.nn.Module or callable
+        "auto" takes pixels where all images have one size of at most 64 x 64, else "efficientnet-lite0" (the weights
+        come with the extra `images`). "pixels"; "dinov2", "dinov3", "clip", "siglip", any other name on the hub, or the
+        folder of a network (the library transformers); a module from [B, 3, S, S] to [B, d], normalised by its
+        attributes `mean` and `std` where it has them, else as ImageNet; a function from uint8 [B, S, S, 3] to [B, d].
+    size : int or (H, W), optional
+        Of the images that are encoded; by default their own for pixels, for networks what they were trained with.
+    resize : {"pad", "stretch", "crop"}
+        See `graphclust.images.fit`.
+    channels : {1, 3}, optional
+        Of pixels; by default 1 where all images are grey.
+    unit_length : bool
+        Scale each network feature vector to length 1, so that Euclidean neighbours are those of the cosine.
+    column : str, optional
+        Column of a data set with several columns of images; array or column of a feature file.
+    cache : path, "auto" or None
+        Folder for features; "auto" is ``features`` in GRAPHCLUST_CACHE, else in ``~/.cache/graphclust``.
+    batch_size : int
+        Images that the network takes at once.
+    workers : int, optional
+        Threads that decode; by default one a core.
+    device : str or torch.device, optional
+        Of the network; CUDA where there is one, else the CPU.
+    verbose : bool
+        Show progress and throughput on standard error.
+
+    Returns
+    -------
+    Images
+
+    Raises
+    ------
+    ValueError
+        If nothing can be read, or a parameter is not valid.
+    ImportError
+        If a library of an extra is missing; the message names the extra.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> read_images(np.zeros((5, 8, 8), np.uint8))
+    Images(5 x 64 features, pixels, 0 skipped)
+    """
+    if resize not in RESIZE:
+        raise ValueError(f"resize={resize!r} is unknown: use one of {', '.join(RESIZE)}")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels={channels!r}: use 1 (grey), 3 (colour) or None (as the images are)")
+    check_count(batch_size, "batch_size")
+    if workers is not None:
+        check_count(workers, "workers")
+    sides = _sides(size)
+    opened = open_source(source, column=column)
+    is_given = isinstance(features, str) and features == "given"  # in the settings of a result of features
+    if opened.features is None and is_given:
+        raise ValueError(
+            f"{opened.where} holds images, and features [N, d] are needed, as they were given before"
+        )
+    if opened.features is not None:
+        if not is_given and not (isinstance(features, str) and features == "auto"):
+            raise ValueError(
+                f"{opened.where} holds features, which are taken as they are: leave features out"
+            )
+        x = np.asarray(opened.features, dtype=np.float32)
+        return Images(x, [str(row) for row in range(len(x))], settings={"features": "given"})
+    with warnings.catch_warnings():
+        # Damaged metadata, and sizes below the limit: what cannot be read is listed.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if isinstance(features, str) and features == "auto":
+            features = "pixels" if are_small(opened) else EFFICIENTNET
+        if isinstance(features, str) and features == "pixels":
+            if sides is None and opened.pixels is not None and opened.pixels.shape[3:] != (4,):
+                x = array_features(opened.pixels, channels)
+                return _of_pixels(x, opened, Encoded(x, opened.items, 0.0), resize)
+            # At their own size, small images are decoded as fast as they would be found again.
+            folder = None if sides is None else _cache_folder(cache)
+            store = FeatureStore(folder, {"key": "pixels", "size": sides, "resize": resize})
+            count = 1 if sides is None else batch_size
+            encoded = encode_all(
+                opened,
+                pixel_encoder(sides),
+                store,
+                resize=resize,
+                batch_size=count,
+                workers=workers,
+                verbose=verbose,
+            )
+            return _of_pixels(as_features(encoded.rows, channels), opened, encoded, resize)
+        if sides is not None and sides[0] != sides[1]:
+            raise ValueError(f"size={sides}: networks take square images, give one number")
+        encoder = make_encoder(features, None if sides is None else sides[0], check_device(device))
+        how = {"key": encoder.key, "size": encoder.size, "resize": resize}
+        store = FeatureStore(_cache_folder(cache) if encoder.key else None, how)
+        encoded = encode_all(
+            opened, encoder, store, resize=resize, batch_size=batch_size, workers=workers, verbose=verbose
+        )
+    rows = encoded.rows.astype(np.float32)
+    if unit_length:
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    assert encoder.size is not None
+    settings = {
+        # A module or a function has no name by which it could be found again.
+        "features": os.fspath(features) if isinstance(features, (str, os.PathLike)) else None,
+        "size": encoder.size[0],
+        "resize": resize,
+        "unit_length": unit_length,
+    }
+    return _collection(rows, opened, encoded, settings)
+
+
+def _of_pixels(x: NDArray[np.float32], opened: Source, encoded: Encoded, resize: str) -> Images:
+    shape = x.shape[1:]
+    settings = {
+        "features": "pixels",
+        "size": list(shape[:2]),
+        "resize": resize,
+        "channels": 3 if shape[2:] else 1,
+    }
+    return _collection(x.reshape(len(x), -1), opened, encoded, settings, shape)
+
+
+def _collection(
+    x: NDArray[np.float32],
+    opened: Source,
+    encoded: Encoded,
+    settings: dict[str, Any],
+    shape: tuple[int, ...] | None = None,
+) -> Images:
+    paths = [item.name for item in encoded.items]
+    return Images(x, paths, opened.skipped, shape, settings, encoded.seconds, encoded.items)
+
+
+def _cache_folder(cache: str | os.PathLike[str] | None) -> Path | None:
+    if cache is None:
+        return None
+    return default_cache() if cache == "auto" else Path(cache)
+
+
+def _sides(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(
+        isinstance(side, (int, np.integer)) and 1 <= side <= 4096 for side in sides
+    ):
+        raise ValueError(f"size={size!r}: give one side or (H, W), whole numbers from 1 to 4096")
+    return int(sides[0]), int(sides[1])

@@ -1,0 +1,156 @@
+"""DAEGC: attentional embedding of attributed graphs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphclust._checks import check_count, check_number
+from graphclust.graph import SampleGraph
+from graphclust.methods.deep_autoencoder import sharpened
+from graphclust.methods.gae import GAE, edges_of
+from graphclust.nn.convolutions import Convolution
+from graphclust.nn.edges import EdgeReconstruction
+from graphclust.nn.graph_encoder import GraphEncoder
+from graphclust.nn.losses import kl_divergence
+from graphclust.nn.proximity import ProximityAttention, proximity
+from graphclust.training.batches import Batch, BatchSource
+from graphclust.training.stage import Stage, Step
+
+
+class ProximitySource(BatchSource):
+    """Batches of a graph whose convolutions see several hops at once: edges are the entries of the proximity matrix.
+
+    An edge of the graph keeps its weight there; a pair that more hops join has weight 0, and only convolutions read it.
+
+    Parameters
+    ----------
+    graph : SampleGraph
+    hops : int
+        t of `proximity`.
+    **settings
+        Of `BatchSource`.
+    """
+
+    def __init__(self, graph: SampleGraph, *, hops: int, **settings: Any) -> None:
+        assert graph.x is not None and graph.edge_index is not None
+        n = int(graph.x.shape[0])
+        normalization = settings.get("normalization", "row")
+        edges, weight, diagonal = proximity(graph.edge_index, graph.edge_weight, n, hops, normalization)
+        keys = edges[1] * n + edges[0]
+        wanted = graph.edge_index[1] * n + graph.edge_index[0]
+        place = torch.searchsorted(keys, wanted).clamp_max(max(0, keys.shape[0] - 1))
+        found = keys[place] == wanted  # edges of weight 0 are no entries
+        own = torch.zeros_like(weight).index_put_((place[found],), graph.edge_weight[found])
+        near = copy.copy(graph)
+        near.edge_index, near.edge_weight = edges, own
+        super().__init__(near, **settings)
+        self.original = graph
+        self._weights = weight, diagonal
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DAEGC(GAE):
+    r"""Deep attentional embedded graph clustering (Wang, Pan, Hu, Long, Jiang & Zhang 2019).
+
+    Two attention layers (d-256-16, ELU) over the proximity matrix :math:`M = (B + B^2 + \dots + B^t) / t`, with B the
+    transition matrix of the graph, give codes that are trained to reconstruct the edges. Then k-means sets centres, and
+    codes and centres minimise
+
+    .. math:: L_{edges} + \gamma\, KL(P \| Q), \quad \gamma = 10,
+
+    with DEC's Student-t assignments Q and their sharpened target P. RESULTS
+
+    M is kept sparse (`graphclust.nn.proximity.proximity`): its entries are the pairs within t hops. Where hubs make
+    them too many, ``hops=1`` takes the graph's own edges.
+
+    Departures: M_ij multiplies the exponential of the attention score instead of the score, see `ProximityAttention`; P
+    follows Q in every step; the edges are weighed as by `GAE`, over sampled non-edges.
+
+    Parameters
+    ----------
+    conv : {"gat", "gcn", "sage", "gin"} or callable
+        "gat" is the attention above, "gcn" takes M itself; others read the entries of M as edges.
+    normalization : {"row", "symmetric"}
+        Of B; "symmetric" is that of `GAE` instead of a transition matrix.
+    hops : int
+        t.
+    gamma : float
+        Weight of KL(P || Q).
+    pretrain_epochs, pretrain_learning_rate : int, float
+        On the edges alone.
+    epochs, learning_rate : int, float
+        Of the last stage, with the clusters.
+    """
+
+    conv: str | Convolution = "gat"
+    normalization: str = "row"
+    hops: int = 2
+    gamma: float = 10.0
+    pretrain_epochs: int = 30
+    pretrain_learning_rate: float = 5e-3
+    epochs: int = 100
+    learning_rate: float = 1e-4
+    weight_decay: float = 5e-3
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_count(self.hops, "hops")
+        check_number(self.gamma, "gamma", 0.0)
+        check_count(self.pretrain_epochs, "pretrain_epochs", 0)
+        check_number(self.pretrain_learning_rate, "pretrain_learning_rate", 0.0, open_low=True)
+
+    def _encoder(self, n_features: int) -> GraphEncoder:
+        widths = (n_features, *self.hidden_channels, self.latent_dim)
+        encoder = GraphEncoder(widths, self.conv, ["elu"] * (len(widths) - 1))
+        if self.conv == "gat":
+            encoder.layers = nn.ModuleList(
+                ProximityAttention(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            )
+        return encoder
+
+    def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
+        assert isinstance(data, SampleGraph)
+        return ProximitySource(
+            data,
+            hops=self.hops,
+            normalization=self.normalization,
+            num_neighbors=self._fanouts(),
+            device=device,
+            seed=seed,
+        )
+
+    def _edges(self, source: BatchSource) -> EdgeReconstruction:
+        assert isinstance(source, ProximitySource)
+        return edges_of(source.original, source.device)
+
+    def _take_results(self, source: BatchSource) -> None:
+        assert isinstance(source, ProximitySource)
+        super()._take_results(source)
+        self.graph_ = source.original
+
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        pretraining, clusters = super()._stages(model, source, memory)
+        clustering = replace(pretraining, name="clustering", loss=self._clustering_loss, start=clusters.start)
+        return [
+            replace(
+                pretraining,
+                name="pretraining",
+                epochs=self.pretrain_epochs,
+                learning_rate=self.pretrain_learning_rate,
+            ),
+            clustering,
+        ]
+
+    def _clustering_loss(self, model: Any, batch: Batch) -> Step:
+        assert batch.adjacency is not None
+        codes = model.embed(batch.x, batch.adjacency)
+        log_q = model.head(codes[: batch.size])
+        kl = kl_divergence(sharpened(model, log_q, batch), log_q)
+        edges = model.edges(codes, batch.index, batch.adjacency)
+        return Step({"edges": edges, "kl": self.gamma * kl}, log_q)

@@ -1,0 +1,62 @@
+"""DECDA: DEC that sees every sample moved a little, and learns that it is the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from graphclust._checks import check_number
+from graphclust.methods.convolutional import ConvClusterer
+from graphclust.methods.deep_autoencoder import sharpened
+from graphclust.methods.held import HeldTarget
+from graphclust.nn.augmentation import RandomAffine, RandomNoise
+from graphclust.nn.losses import kl_divergence
+from graphclust.training.batches import Batch
+from graphclust.training.stage import Step
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class DECDA(HeldTarget, ConvClusterer):
+    r"""Deep embedded clustering with data augmentation (Guo, Zhu, Liu & Yin 2018)."""
+
+    degrees: float = 10.0
+    translate: float = 0.1
+    zoom: float = 0.0
+    shear: float = 0.0
+    dropout: float = 0.2
+    noise: float = 0.1
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_number(self.degrees, "degrees", 0.0, 180.0)
+        check_number(self.translate, "translate", 0.0, 1.0)
+        check_number(self.zoom, "zoom", 0.0, 0.99)
+        check_number(self.shear, "shear", 0.0, 89.0)
+        check_number(self.dropout, "dropout", 0.0, 1.0)
+        check_number(self.noise, "noise", 0.0)
+
+    def _build(self, n_features: int) -> Any:
+        model = super()._build(n_features)
+        model.augmentation = self._augmentation(n_features)
+        return model
+
+    def _augmentation(self, n_features: int) -> nn.Module:
+        picture = self._picture(n_features)
+        if picture is None:
+            return RandomNoise(self.dropout, self.noise)
+        return RandomAffine(picture, self.degrees, self.translate, (1 - self.zoom, 1 + self.zoom), self.shear)
+
+    def _pretraining_loss(self, model: Any, batch: Batch) -> Step:
+        x = model.scale(batch.x)
+        moved = model.augmentation(x)
+        # A moved picture is a picture, to be told as it is; noise is to be taken out.
+        wanted = x if isinstance(model.augmentation, RandomNoise) else moved
+        return Step({"reconstruction": self._error(model, model.autoencoder.encode(moved).mean, wanted)})
+
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        x = model.scale(batch.x)
+        log_held = self._held(model, x, batch)
+        log_q = model.head(model.autoencoder.encode(model.augmentation(x)).mean)
+        return Step({"kl": kl_divergence(sharpened(model, log_held, batch), log_q)}, log_held)

@@ -1,0 +1,91 @@
+"""GAE and VGAE: graph auto-encoders, whose codes are clustered by k-means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphclust.methods.graph_encoder import GraphEncoderClusterer
+from graphclust.nn.edges import EdgeReconstruction
+from graphclust.nn.graph_encoder import GraphEncoder
+from graphclust.nn.likelihoods import gaussian_sample
+from graphclust.nn.losses import kl_standard_normal
+from graphclust.training.batches import Batch, BatchSource
+from graphclust.training.stage import Stage, Step
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class GAE(GraphEncoderClusterer):
+    r"""Graph auto-encoder (Kipf & Welling 2016) and k-means.
+
+    Two graph convolutions, d-256-16, give codes whose inner products tell who is joined to whom,
+
+    .. math::
+        Z = \tilde A\, \mathrm{relu}(\tilde A X W_0)\, W_1, \quad p(A_{ij} = 1) = \sigma(z_i^T z_j),
+
+    by a cross-entropy in which edges and non-edges weigh the same. It is taken over all edges and as many sampled
+    non-edges (`graphclust.nn.EdgeReconstruction`), so nothing of size N x N is formed. RESULTS
+
+    Parameters
+    ----------
+    num_neighbors : sequence of int or None
+        Neighbours sampled per hop in mini-batches, one for each convolution and one for the edges; None takes 10 a hop.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from graphclust import GAE
+    >>> GAE(10, epochs=50, random_state=0).fit(load_digits().data).embedding_.shape
+    (1797, 16)
+    """
+
+    @property
+    def _n_layers(self) -> int:
+        # One hop more: the loss reads the codes of the samples' neighbours.
+        return super()._n_layers + 1
+
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        model.edges = self._edges(source)
+        return super()._stages(model, source, memory)
+
+    def _edges(self, source: BatchSource) -> EdgeReconstruction:
+        """Loss of the edges that are reconstructed."""
+        return edges_of(source.graph, source.device)
+
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        assert batch.adjacency is not None
+        codes = model.embed(batch.x, batch.adjacency)
+        return Step({"edges": model.edges(codes, batch.index, batch.adjacency)})
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class VGAE(GAE):
+    r"""Variational graph auto-encoder (Kipf & Welling 2016) and k-means on the means.
+
+    `GAE` with codes drawn from :math:`N(\mu_i, \sigma_i^2)`, whose means and log-variances are two convolutions of the
+    same hidden layer, and :math:`\frac{1}{N^2} \sum_i KL(N(\mu_i, \sigma_i^2) \| N(0, 1))` added to the loss, which is
+    a mean over the N^2 pairs. RESULTS
+    """
+
+    def _encoder(self, n_features: int) -> GraphEncoder:
+        # Both convolutions as one that is twice as wide.
+        return GraphEncoder((n_features, *self.hidden_channels, 2 * self.latent_dim), self.conv)
+
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        assert batch.adjacency is not None
+        mean, log_variance = model.encode(batch.x, batch.adjacency).chunk(2, dim=1)
+        log_variance = log_variance.clamp(-20.0, 20.0)
+        codes = gaussian_sample(mean, log_variance)
+        kl = kl_standard_normal(mean[: batch.size], log_variance[: batch.size]).mean()
+        edges = model.edges(codes, batch.index, batch.adjacency)
+        return Step({"edges": edges, "kl": kl / batch.n_samples})
+
+
+def edges_of(graph: Data, device: torch.device) -> EdgeReconstruction:
+    """Reconstruction loss of a graph's edges, for batches on `device`."""
+    assert graph.edge_index is not None and graph.num_nodes is not None
+    return EdgeReconstruction(graph.edge_index.to(device), graph.num_nodes)

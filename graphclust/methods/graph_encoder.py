@@ -1,0 +1,193 @@
+"""What the estimators share whose codes come from a stack of graph convolutions."""
+
+from __future__ import annotations
+
+import numbers
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from graphclust._checks import check_choice, check_count, check_number
+from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.inputs import Input
+from graphclust.methods.starts import start_centers
+from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
+from graphclust.nn.graph_encoder import GraphEncoder, GraphEncoderNetwork
+from graphclust.nn.heads import StudentTAssignment
+from graphclust.nn.scaling import FeatureScale
+from graphclust.training.batches import Batch, BatchSource
+from graphclust.training.inference import layerwise_outputs
+from graphclust.training.stage import Stage, Step
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class GraphCodes(GraphClusterer):
+    """Base of the estimators whose codes depend on the graph, not on a sample's own features alone.
+
+    New samples are attached to the training graph by `transform` as by `predict`. A row that equals its nearest
+    training sample *is* that sample and gets its code, so that ``transform(X)`` of the training data is `embedding_`.
+    """
+
+    @abstractmethod
+    def _graph_codes(
+        self, model: Any, source: BatchSource, nodes: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of sorted nodes with their codes [b, latent_dim], exact; all nodes for None."""
+
+    def transform(self, X: Input) -> NDArray[np.float32]:
+        """Latent codes of samples, [M, latent_dim], read where `predict` reads them: in the graph."""
+        check_is_fitted(self, "model_")
+        return self._codes(*self._new_samples(X))
+
+    def _new_samples(self, X: Input) -> tuple[BatchSource, Tensor | None]:
+        source, nodes = super()._new_samples(X)
+        if nodes is None:
+            return source, None
+        # A training sample that is attached as a new one would be its own nearest neighbour, and read elsewhere.
+        nearest = source.graph["neighbor_index"][nodes, 0]
+        known = (source.x[nearest] == source.x[nodes]).all(dim=1)
+        return source, torch.where(known, nearest, nodes)
+
+    def _codes(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
+        wanted, place = _unique(nodes)
+        codes = torch.cat([codes for _, codes in self._graph_codes(self.model_, source, wanted)])
+        return codes[place].float().numpy()
+
+    def _probabilities(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
+        wanted, place = _unique(nodes)
+        found: NDArray[np.float32] = super()._probabilities(source, wanted)
+        return found if nodes is None else found[place]
+
+    def _logits(
+        self, model: Any, source: BatchSource, nodes: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for block, codes in self._graph_codes(model, source, nodes):
+            with torch.no_grad():
+                yield block, model.head(codes.to(source.device)).cpu()
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class GraphEncoderClusterer(GraphCodes):
+    """Base of the methods with a graph encoder: it is trained on the graph, then its codes are clustered by k-means.
+
+    A method says what is minimised (`_loss`); it may replace the encoder (`_encoder`), what holds the clusters
+    (`_head`), how they begin (`_start`), and the order of things (`_stages`).
+
+    Parameters
+    ----------
+    hidden_channels : sequence of int
+        Widths of the hidden convolutions.
+    latent_dim : int
+        Width of the code.
+    conv : {"gcn", "gat", "sage", "gin"} or callable
+        Graph convolution; a callable takes (in_channels, out_channels) and returns a PyG layer.
+    epochs : int
+        Passes over the data.
+    learning_rate : float
+        Of Adam.
+    weight_decay : float
+        Decoupled (AdamW).
+    num_neighbors : sequence of int or None
+        Neighbours sampled per hop in mini-batches, one for each convolution; None takes 10 a hop.
+    """
+
+    hidden_channels: Sequence[int] = (256,)
+    latent_dim: int = 16
+    conv: str | Convolution = "gcn"
+    epochs: int = 200
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.0
+    num_neighbors: Sequence[int] | None = None
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if isinstance(self.hidden_channels, (str, numbers.Number)):
+            raise TypeError(
+                f"hidden_channels={self.hidden_channels!r} is no sequence; give the widths in brackets, e.g. (256,)"
+            )
+        for width in self.hidden_channels:
+            check_count(width, "hidden_channels")
+        check_count(self.latent_dim, "latent_dim")
+        if isinstance(self.conv, str):
+            check_choice(self.conv, "conv", tuple(CONVOLUTIONS))
+        check_count(self.epochs, "epochs", 0)
+        check_number(self.learning_rate, "learning_rate", 0.0, open_low=True)
+        check_number(self.weight_decay, "weight_decay", 0.0)
+        if self.num_neighbors is not None and len(self.num_neighbors) != self._n_layers:
+            raise ValueError(
+                f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
+                f"{self._n_layers} convolutions"
+            )
+
+    @property
+    def _n_layers(self) -> int:
+        """Convolutions of the encoder."""
+        return len(tuple(self.hidden_channels)) + 1
+
+    def _fanouts(self) -> list[int]:
+        return [10] * self._n_layers if self.num_neighbors is None else list(self.num_neighbors)
+
+    def _build(self, n_features: int) -> Any:
+        return GraphEncoderNetwork(
+            FeatureScale(n_features),
+            self._encoder(n_features),
+            self._head(),
+            self.n_clusters_,
+            self.latent_dim,
+        )
+
+    def _encoder(self, n_features: int) -> GraphEncoder:
+        """Convolutions from features to codes."""
+        return GraphEncoder((n_features, *self.hidden_channels, self.latent_dim), self.conv)
+
+    def _head(self) -> nn.Module:
+        """Clusters in the latent space, before they are started."""
+        return StudentTAssignment(self.n_clusters_, self.latent_dim)
+
+    @abstractmethod
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        """What is minimised."""
+
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        return [
+            self._training(),
+            Stage("clusters", None, 0, start=partial(self._start, model, source, memory)),
+        ]
+
+    def _training(self) -> Stage:
+        """The encoder on the graph."""
+        return Stage(
+            "training",
+            self._loss,
+            self.epochs,
+            self.learning_rate,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            uses_graph=True,
+        )
+
+    def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
+        """Clusters of the trained codes, by k-means. `memory["start"]` is their labels."""
+        codes = torch.cat([codes for _, codes in self._graph_codes(model, source, None)])
+        memory["start"] = start_centers(model, source, self.n_clusters_, codes)
+
+    def _graph_codes(
+        self, model: Any, source: BatchSource, nodes: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for block, out in layerwise_outputs(model.encoder, source, nodes, prepare=model.scale):
+            yield block, out[:, : self.latent_dim]
+
+
+def _unique(nodes: Tensor | None) -> tuple[Tensor | None, Any]:
+    """Sorted nodes without repetition, and where each of the given ones is among them (all for None)."""
+    if nodes is None:
+        return None, slice(None)
+    return nodes.unique(return_inverse=True)

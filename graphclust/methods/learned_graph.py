@@ -1,0 +1,303 @@
+"""LearnedGraphClustering: a network learns the sample graph that the clusters are read from."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch_geometric.data import Data
+
+from graphclust._checks import check_count, check_number
+from graphclust.graph import SampleGraph
+from graphclust.graph.partition import consensus_partition, split_parts
+from graphclust.methods.base import without_edges
+from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.inputs import Input, choose_image_shape, read_features
+from graphclust.methods.starts import PROPAGATIONS, principal_components, propagated
+from graphclust.nn.augmentation import RandomAffine, RandomNoise
+from graphclust.nn.convolutional import check_image_shape
+from graphclust.nn.features import ConvFeatures, FeatureClassifier, MLPFeatures
+from graphclust.nn.scaling import FeatureScale
+from graphclust.nn.vector_scale import VectorScale
+from graphclust.training.batches import Batch, BatchSource
+from graphclust.training.inference import in_blocks
+from graphclust.training.stage import Stage, Step
+
+#: Passes over the data are as many as these steps take, so that small data are seen often and large data seldom.
+_STEPS = {"parts": 240, "clusters": 120}
+#: Averages over the neighbours that a sample's probabilities go through.
+_AVERAGES = 2
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class LearnedGraphClustering(GraphClusterer):
+    r"""Clusters of the sample graph that a network has learnt: the default of `graphclust.cluster`.
+
+    Graph and network teach each other, from many small parts to few clusters:
+
+    1. *Parts.* The samples' principal components X are propagated over their sample graph,
+       :math:`\hat A^{16} X`, and k-means splits them into about 24 parts for each cluster. A part is small enough to
+       hold samples of one kind, also where two kinds touch.
+    2. *Features.* A network is trained to tell the parts of changed copies of the samples apart (images: shifted,
+       turned, zoomed, sheared; vectors: masked and noisy), :math:`-\log \mathrm{softmax}(W f(\tau(x)))_{part}`. To
+       do so it must overlook what the changes change, so parts of one kind come together in its features f.
+    3. *Graph.* The sample graph of the features, normalised to length 1, is built; the consensus of average linkage
+       on it (`graphclust.graph.consensus_partition`) merges parts of it into K clusters.
+    4. *Clusters.* The network is trained further to tell the clusters apart. Its probabilities, averaged over the
+       neighbours in its own graph and divided by the clusters' frequencies, :math:`p^2_{ij} / f_j`, give the labels of
+       the next round.
+
+    Labels and probabilities are the averages over the last graph. Training on the parts is what makes the difference:
+    networks that start from K clusters learn the start's errors, where two clusters are joined or one is split.
+
+    Parameters
+    ----------
+    image_shape : "auto", None, (H, W) or (H, W, C)
+        What a sample is. "auto": an image for arrays [N, H, W] and [N, H, W, C] and for rows whose length is a square
+        number of at least 16 and whose neighbouring entries are alike; else a vector. None: a vector.
+    channels : sequence of int
+        Of the convolutions, for images.
+    hidden_channels : sequence of int
+        Widths of the layers, for vectors.
+    feature_dim : int
+        Number of features f.
+    parts_per_cluster : int
+        Parts that a cluster is made of; fewer where they would hold less than 16 samples on average.
+    part_epochs, epochs : int or None
+        Passes over the data in step 2, and in each round of step 4; None takes as many as 240 and 120 steps are, at
+        least 2 and 1.
+    rounds : int
+        Of step 4.
+    learning_rate : float
+        Highest rate of AdamW; it rises and falls in each stage (one cycle).
+    batch_size : int
+        Samples a step.
+    augmentation : float
+        Strength of the random changes: 1 turns images by up to 12 degrees, shifts by 8 %, zooms by 12 %, shears by 8
+        degrees; masks a fifth of the entries of vectors. 0 makes none.
+
+    Attributes
+    ----------
+    graph_ : SampleGraph
+        Of the learnt features.
+    embedding_ : ndarray [N, feature_dim], float32
+        The learnt features, of length 1.
+    probabilities_ : ndarray [N, K], float32
+        Averaged over the neighbours in `graph_`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from graphclust import LearnedGraphClustering
+    >>> model = LearnedGraphClustering(10, random_state=0).fit(load_digits().images)  # doctest: +SKIP
+    """
+
+    image_shape: Any = "auto"
+    channels: Sequence[int] = (24, 48, 96, 96)
+    hidden_channels: Sequence[int] = (512, 512)
+    feature_dim: int = 128
+    parts_per_cluster: int = 24
+    part_epochs: int | None = None
+    epochs: int | None = None
+    rounds: int = 4
+    learning_rate: float = 2e-3
+    batch_size: int = 128
+    augmentation: float = 1.0
+
+    #: The network reads samples alone; the graph is what it is taught by.
+    uses_graph: ClassVar[bool] = True
+    _n_parts: ClassVar[int] = 0
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        for name in ("feature_dim", "parts_per_cluster", "rounds", "batch_size"):
+            check_count(getattr(self, name), name)
+        for name in ("part_epochs", "epochs"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name, 0)
+        for name in ("channels", "hidden_channels"):
+            widths = getattr(self, name)
+            if isinstance(widths, (str, numbers.Number)):
+                raise TypeError(
+                    f"{name}={widths!r} is no sequence; give the widths in brackets, e.g. (32, 64)"
+                )
+            for width in widths:
+                check_count(width, f"a width of {name}")
+        check_number(self.learning_rate, "learning_rate", 0.0, open_low=True)
+        check_number(self.augmentation, "augmentation", 0.0)
+        if self.image_shape is not None and not isinstance(self.image_shape, str):
+            check_image_shape(self.image_shape)
+
+    # -- the network -------------------------------------------------------------------------------------------
+
+    def _data_of(self, X: Input) -> SampleGraph:
+        given = self._given_graph(X)
+        features = read_features(self, X, reset=True) if given is None else given.x
+        self.image_shape_ = choose_image_shape(
+            self.image_shape, features.shape[1], self.image_shape_, features
+        )
+        self._n_samples = len(features)
+        if given is not None:
+            return given
+        if not self._reads_vectors():
+            return self._sample_graph(features)
+        graph = self._sample_graph(VectorScale(features.shape[1]).fit(features)(features))
+        graph.x = features  # the network scales by itself, new samples too
+        return graph
+
+    def _reads_vectors(self) -> bool:
+        return self.image_shape_ is None and self.scale == "auto"
+
+    def _build(self, n_features: int) -> FeatureClassifier:
+        strength = self.augmentation
+        features: nn.Module
+        if self.image_shape_ is not None:
+            features = ConvFeatures(self.image_shape_, tuple(self.channels), self.feature_dim)
+            low, high = np.exp(-0.12 * strength), np.exp(0.12 * strength)
+            augment: nn.Module = RandomAffine(
+                self.image_shape_, 12.0 * strength, 0.08 * strength, (low, high), min(8.0 * strength, 45.0)
+            )
+        else:
+            features = MLPFeatures(n_features, tuple(self.hidden_channels), self.feature_dim)
+            augment = RandomNoise(min(0.2 * strength, 0.9), 0.1 * strength)
+        scale = VectorScale(n_features) if self._reads_vectors() else FeatureScale(n_features)
+        return FeatureClassifier(
+            scale, augment, features, self.feature_dim, self._part_count(), self.n_clusters_
+        )
+
+    def _part_count(self) -> int:
+        """Parts that the training samples are split into; a network that is read from a file has no need of them."""
+        n_samples = self.__dict__.get("_n_samples")
+        if n_samples is None:
+            return 0
+        return max(self.n_clusters_, min(self.parts_per_cluster * self.n_clusters_, n_samples // 16))
+
+    # -- training ----------------------------------------------------------------------------------------------
+
+    def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
+        parts = self._stage("parts", partial(self._part_loss, memory), self.part_epochs, source, 2)
+        parts.start = partial(self._start_parts, model, source, memory)
+        parts.parameters = lambda m: [*m.features.parameters(), *m.parts.parameters()]
+        if not self._has_parts():
+            parts.epochs = 0
+        stages = [parts]
+        for number in range(self.rounds):
+            stage = self._stage("clusters", partial(self._cluster_loss, memory), self.epochs, source, 1)
+            stage.name = f"clusters {number + 1}"
+            stage.start = partial(self._start_clusters, model, source, memory, first=number == 0)
+            stage.parameters = lambda m: [*m.features.parameters(), *m.clusters.parameters()]
+            stages.append(stage)
+        return stages
+
+    def _stage(self, name: str, loss: Any, epochs: int | None, source: BatchSource, least: int) -> Stage:
+        steps = source.n_batches(self.batch_size)
+        return Stage(
+            name,
+            loss,
+            max(least, -(-_STEPS[name] // steps)) if epochs is None else epochs,
+            self.learning_rate,
+            schedule="one-cycle",
+            weight_decay=1e-4,
+            batch_size=self.batch_size,
+        )
+
+    def _start_parts(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
+        """Step 1: parts of the samples; where clusters are too small to have parts, the clusters at once."""
+        scaled = in_blocks(model.scale, source.x, device=source.device)
+        positions = propagated(source, principal_components(scaled, seed=source.seed), self._propagations())
+        if self._has_parts():
+            memory["parts"] = split_parts(positions, self._part_count(), random_state=source.seed)
+        else:
+            memory["clusters"] = self._merged(source.graph, positions, source.seed)
+
+    def _has_parts(self) -> bool:
+        """Whether there are enough samples for four parts a cluster."""
+        return self._part_count() >= 4 * self.n_clusters_
+
+    def _propagations(self) -> int:
+        """Steps over the graph: 16, fewer where a third of a cluster is less, so that they stay inside."""
+        return min(PROPAGATIONS, max(2, self._n_samples // (3 * self.n_clusters_)))
+
+    def _merged(self, graph: Data, positions: Tensor, seed: int) -> Tensor:
+        options = {"parts_per_cluster": self.parts_per_cluster, "random_state": seed}
+        return consensus_partition(graph, positions, self.n_clusters_, **options).labels
+
+    def _start_clusters(
+        self, model: Any, source: BatchSource, memory: dict[str, Tensor], *, first: bool
+    ) -> None:
+        """Steps 3 and 4: the learnt graph, and the labels that it gives."""
+        if first and "clusters" in memory:
+            return
+        codes = in_blocks(model.embed, source.x, device=source.device)
+        graph = self._learned_graph(codes)
+        if first:
+            positions = propagated(BatchSource(graph), codes, self._propagations())
+            memory["clusters"] = self._merged(graph, positions, source.seed)
+            return
+        logits = in_blocks(model, source.x, device=source.device)
+        p = self._averaged(graph, logits.softmax(dim=1))
+        memory["clusters"] = (p.square() / p.sum(dim=0)).argmax(dim=1)
+
+    def _part_loss(self, memory: dict[str, Tensor], model: Any, batch: Batch) -> Step:
+        logits = model.part_logits(batch.x)
+        target = memory["parts"][batch.index.cpu()].to(logits.device)
+        return Step({"cross_entropy": cross_entropy(logits, target)})
+
+    def _cluster_loss(self, memory: dict[str, Tensor], model: Any, batch: Batch) -> Step:
+        logits = model(batch.x)
+        target = memory["clusters"][batch.index.cpu()].to(logits.device)
+        return Step({"cross_entropy": cross_entropy(logits, target)}, logits)
+
+    def _learned_graph(self, codes: Tensor) -> SampleGraph:
+        return SampleGraph.from_features(
+            codes,
+            n_neighbors=self.n_neighbors,
+            kernel=self.kernel,
+            symmetrize=self.symmetrize,
+            random_state=0,
+        )
+
+    def _averaged(self, graph: SampleGraph, p: Tensor) -> Tensor:
+        """Probabilities [N, K], averaged over each sample and its neighbours."""
+        source = BatchSource(graph, normalization="row")
+        return propagated(source, p, _AVERAGES)
+
+    # -- reading the result ------------------------------------------------------------------------------------
+
+    def _take_results(self, source: BatchSource) -> None:
+        model: Any = self.model_
+        model.parts = None
+        codes = in_blocks(model.embed, source.x, device=source.device)
+        logits = in_blocks(model, source.x, device=source.device)
+        self.graph_ = self._learned_graph(codes)
+        self.probabilities_ = self._averaged(self.graph_, logits.softmax(dim=1)).numpy()
+        self.labels_ = self.probabilities_.argmax(axis=1)
+        self.embedding_ = codes.numpy()
+        del self._n_samples
+
+    def predict_proba(self, X: Input) -> NDArray[np.float32]:
+        """Cluster probabilities of new samples, [M, K]: the network's, averaged with those of the neighbours."""
+        check_is_fitted(self, "model_")
+        source = self._source(without_edges(read_features(self, X, reset=False)), self._device)
+        codes = in_blocks(self.model_.embed, source.x, device=source.device)
+        own = in_blocks(self.model_, source.x, device=source.device).softmax(dim=1)
+        attached = self.graph_.attach(codes)
+        known = torch.from_numpy(np.asarray(self.probabilities_))
+        joined = propagated(BatchSource(attached, normalization="row"), torch.cat([known, own]), 1)
+        return joined[len(known) :].numpy()
+
+    def _logits(
+        self, model: Any, source: BatchSource, nodes: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        nodes = torch.arange(source.n_samples) if nodes is None else nodes
+        for block in nodes.split(8192):
+            yield block, in_blocks(model, source.x[block], device=source.device)

@@ -1,0 +1,153 @@
+"""Networks from samples to features in which samples of one kind lie together, and their classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphclust.nn.convolutional import BatchNorm, check_image_shape
+from graphclust.nn.scaling import FeatureScale
+
+
+class RowNorm(nn.BatchNorm1d):
+    """Batch normalisation of rows that takes a batch of one too: with the running statistics, which it leaves alone."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[N, d] -> normalised, same shape."""
+        if self.training and input.shape[0] == 1:
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        return super().forward(input)
+
+
+class ConvFeatures(nn.Module):
+    """Features of images: 3 x 3 convolutions with batch normalisation and ReLU, the mean of each quarter, one product.
+
+    The second and the third convolution halve the picture; in pictures of ten pixels or less the third alone, because
+    nothing would be left to compare.
+
+    Parameters
+    ----------
+    image_shape : (H, W) or (H, W, C)
+    channels : sequence of int
+        Of the convolutions, at least one.
+    out_channels : int
+        Number of features.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: Sequence[int] = (32, 64, 128, 128),
+        out_channels: int = 128,
+    ) -> None:
+        super().__init__()
+        height, width, depth = self.image_shape = check_image_shape(image_shape)
+        halved = (2,) if min(height, width) <= 10 else (1, 2)
+        layers: list[nn.Module] = []
+        for number, wide in enumerate(channels):
+            stride = 2 if number in halved else 1
+            layers += [
+                nn.Conv2d(depth, wide, 3, stride, 1, bias=False),
+                BatchNorm(wide),
+                nn.ReLU(inplace=True),
+            ]
+            height, width, depth = -(-height // stride), -(-width // stride), wide
+        self.body = nn.Sequential(*layers)
+        quarters = min(2, height), min(2, width)
+        self.pool = nn.AdaptiveAvgPool2d(quarters)
+        self.output = nn.Linear(depth * quarters[0] * quarters[1], out_channels, bias=False)
+        self.norm = RowNorm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures in rows [N, H * W * C] -> features [N, out_channels]."""
+        maps = x.unflatten(1, self.image_shape).permute(0, 3, 1, 2)
+        return self.norm(self.output(self.pool(self.body(maps)).flatten(1)))
+
+
+class MLPFeatures(nn.Module):
+    """Features of vectors: fully connected layers with batch normalisation and ReLU, and one product.
+
+    Parameters
+    ----------
+    in_channels : int
+        d.
+    hidden_channels : sequence of int
+        Widths of the layers between.
+    out_channels : int
+        Number of features.
+    """
+
+    def __init__(
+        self, in_channels: int, hidden_channels: Sequence[int] = (512, 512), out_channels: int = 128
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for wide in hidden_channels:
+            layers += [nn.Linear(in_channels, wide, bias=False), RowNorm(wide), nn.ReLU(inplace=True)]
+            in_channels = wide
+        self.body = nn.Sequential(*layers)
+        self.output = nn.Linear(in_channels, out_channels, bias=False)
+        self.norm = RowNorm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels] -> [N, out_channels]."""
+        return self.norm(self.output(self.body(x)))
+
+
+class FeatureClassifier(nn.Module):
+    """Features of samples, and from them the parts and the clusters that the samples belong to.
+
+    Parameters
+    ----------
+    scale : FeatureScale
+        From stored samples to the network's input.
+    augment : Module
+        Random changes of the input in training, none in evaluation.
+    features : Module
+        [N, d] -> [N, f].
+    n_features : int
+        f.
+    n_parts : int
+        0 leaves the classifier of parts out.
+    n_clusters : int
+    """
+
+    features: Any
+
+    def __init__(
+        self,
+        scale: FeatureScale,
+        augment: nn.Module,
+        features: nn.Module,
+        n_features: int,
+        n_parts: int,
+        n_clusters: int,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.augment = augment
+        self.features = features
+        self.parts = nn.Linear(n_features, n_parts) if n_parts else None
+        self.clusters = nn.Linear(n_features, n_clusters)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the classifiers read, of changed samples in training: [N, d] -> [N, f], at least 0."""
+        return self.features(self.augment(self.scale(x))).relu()
+
+    def part_logits(self, x: Tensor) -> Tensor:
+        """[N, d] -> [N, n_parts]."""
+        assert self.parts is not None
+        return self.parts(self.hidden(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, d] -> logits of the clusters [N, K]."""
+        return self.clusters(self.hidden(x))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features of length 1, in which the sample graph is built: [N, d] -> [N, f]."""
+        return F.normalize(self.features(self.augment(self.scale(x))))

@@ -1,0 +1,145 @@
+"""A plain stack of graph convolutions as an encoder: features and edges in, codes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from graphclust._checks import check_choice, check_number
+from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.convolutions import Convolution, make_convolution
+from graphclust.nn.heads import ClusterFrequencies
+from graphclust.nn.scaling import FeatureScale
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "prelu": nn.PReLU,
+    "selu": nn.SELU,
+    "tanh": nn.Tanh,
+}
+Activation = str | None
+
+
+class GraphEncoder(nn.Module):
+    """``Z(l) = act_l(conv_l(Z(l-1)))`` with ``Z(0) = X``, the encoder of GAE, DAEGC, DGI and their kin.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        d, hidden widths, width of the code; one convolution between each two.
+    conv : {"gcn", "gat", "sage", "gin"} or callable, default="gcn"
+        The convolution, see `make_convolution`.
+    activation : {"relu", "elu", "prelu", "selu", "tanh"}, None, or a sequence of these, default="relu"
+        A single one follows every convolution but the last; a sequence names one for each convolution.
+    dropout : float, default=0.0
+        Share of the entries of each convolution's input that are set to zero in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        conv: str | Convolution = "gcn",
+        activation: Activation | Sequence[Activation] = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(widths) < 2:
+            raise ValueError(f"widths is {list(widths)}, it must hold at least d and the width of the code")
+        self.widths = tuple(widths)
+        n_layers = len(self.widths) - 1
+        if activation is None or isinstance(activation, str):
+            activation = [*[activation] * (n_layers - 1), None]
+        if len(activation) != n_layers:
+            raise ValueError(
+                f"activation names {len(activation)}, it must name one for each of the {n_layers} convolutions"
+            )
+        self.layers = nn.ModuleList(
+            make_convolution(conv, a, b) for a, b in zip(self.widths[:-1], self.widths[1:], strict=True)
+        )
+        self.activations = nn.ModuleList(_activation(name) for name in activation)
+        self.dropout = check_number(dropout, "dropout", 0.0)
+        if self.dropout >= 1:
+            raise ValueError(f"dropout={dropout} must be less than 1; 0 drops nothing")
+
+    def step(self, layer: int, z: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+        """Convolution `layer` (from 0) with its activation, in float32."""
+        if self.training and self.dropout:
+            z, constant = dropout(z, self.dropout), False
+        return self.activations[layer](self.layers[layer](z, adjacency, constant=constant).float())
+
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+        """Codes.
+
+        Parameters
+        ----------
+        x : Tensor [n, d]
+            Features.
+        adjacency : Adjacency
+            The graph, or the sampled part of it that the batch covers.
+        constant : bool, default=False
+            Whether x is the same in every step with this adjacency: what the first convolution sums over neighbours
+            is then computed once. Never say so of shuffled or augmented features.
+
+        Returns
+        -------
+        Tensor [n, widths[-1]]
+        """
+        z = x
+        for layer in range(len(self.layers)):
+            z = self.step(layer, z, adjacency, constant=constant and layer == 0)
+        return z
+
+
+class GraphEncoderNetwork(nn.Module):
+    """A graph encoder, and a head that assigns its codes to clusters.
+
+    Parameters
+    ----------
+    scale : FeatureScale
+        From stored features to the network's input.
+    encoder : Module
+        ``encoder(x, adjacency, constant=...) -> [n, width]``: a `GraphEncoder`.
+    head : Module
+        Clusters in the latent space, ``head(codes) -> log-probabilities``; it has `centers` where k-means sets them.
+    n_clusters : int
+        K.
+    latent_dim : int
+        The first `latent_dim` columns of the encoder's output are the code (a variational encoder gives more).
+    """
+
+    scale: FeatureScale
+    encoder: GraphEncoder
+    head: Any
+    frequencies: ClusterFrequencies
+
+    def __init__(
+        self, scale: FeatureScale, encoder: GraphEncoder, head: nn.Module, n_clusters: int, latent_dim: int
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.encoder = encoder
+        self.head = head
+        self.frequencies = ClusterFrequencies(n_clusters)
+        self.latent_dim = latent_dim
+
+    def encode(self, x: Tensor, adjacency: Adjacency) -> Tensor:
+        """Stored features [n, d] and the edges among them -> the encoder's whole output [n, width]."""
+        return self.encoder(self.scale(x), adjacency, constant=True)
+
+    def embed(self, x: Tensor, adjacency: Adjacency) -> Tensor:
+        """Codes [n, latent_dim]."""
+        return self.encode(x, adjacency)[:, : self.latent_dim]
+
+    def forward(self, x: Tensor, adjacency: Adjacency) -> Tensor:
+        """Log-probabilities [n, K]."""
+        return self.head(self.embed(x, adjacency))
+
+
+def _activation(name: Activation) -> nn.Module:
+    if name is None:
+        return nn.Identity()
+    return ACTIVATIONS[check_choice(name, "activation", tuple(ACTIVATIONS))]()

@@ -1,0 +1,99 @@
+"""Codes of length 1 that know more of the graph than the convolutions reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from graphclust._checks import check_count
+from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.contrast import shuffle_samples
+from graphclust.nn.convolutions import Convolution, GCNConv
+from graphclust.nn.graph_encoder import Activation, GraphEncoder
+from graphclust.nn.sparse_features import constant_linear
+
+
+class SmoothedEncoder(GraphEncoder):
+    r"""A stack of convolutions, whose output is joined with its own propagation and made of length 1.
+
+    .. math:: H = \mathrm{GraphEncoder}(X, A), \quad z_i = \frac{h_i + (\hat A^h H)_i}{|h_i + (\hat A^h H)_i|}
+
+    The global part :math:`\hat A^h H` reaches h hops further without weights of its own (GGD, Zheng et al. 2022, and
+    Dink-Net read their trained codes so). With h = 0 a code is :math:`h_i / |h_i|`.
+
+    Parameters
+    ----------
+    widths, conv, activation, dropout
+        See `GraphEncoder`.
+    n_hops : int, default=0
+        h, at least 0.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        conv: str | Convolution = "gcn",
+        activation: Activation | Sequence[Activation] = "relu",
+        dropout: float = 0.0,
+        n_hops: int = 0,
+    ) -> None:
+        super().__init__(widths, conv, activation, dropout)
+        self.n_convolutions = len(self.layers)
+        self.n_hops = check_count(n_hops, "n_hops", 0)
+        # Inference goes layer by layer, and a propagation is a layer without weights.
+        self.layers.extend(nn.Identity() for _ in range(self.n_hops))
+
+    def local(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+        """H [n, widths[-1]], of any length; see `GraphEncoder` for the parameters."""
+        return self._rest(super().step(0, x, adjacency, constant=constant), adjacency)
+
+    def local_pair(self, x: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
+        """H of the samples, and of the same edges with shuffled samples (`shuffle_samples`), both [n, widths[-1]].
+
+        Parameters
+        ----------
+        x : Tensor [n, d]
+            Features, the same in every step with this adjacency.
+        adjacency : Adjacency
+        """
+        first = self.layers[0]
+        # Shuffling P commutes with the weights, A P X W = A P (X W): where the product comes first, one is enough.
+        if isinstance(first, GCNConv) and first.out_channels < first.in_channels and not self.dropout:
+            product = constant_linear(x, first.lin.weight, adjacency)
+            true, false = (
+                self.activations[0](adjacency.propagate(h) + first.bias)
+                for h in (product, shuffle_samples(product))
+            )
+            return self._rest(true, adjacency), self._rest(false, adjacency)
+        return self.local(x, adjacency, constant=True), self.local(shuffle_samples(x), adjacency)
+
+    def _rest(self, z: Tensor, adjacency: Adjacency) -> Tensor:
+        """The convolutions after the first."""
+        for layer in range(1, self.n_convolutions):
+            z = super().step(layer, z, adjacency)
+        return z
+
+    def smooth(self, local: Tensor, adjacency: Adjacency) -> Tensor:
+        """Codes of length 1 from H, [n, widths[-1]]."""
+        far = local
+        for _ in range(self.n_hops):
+            far = adjacency.propagate(far)
+        return normalize(local + far)
+
+    def step(self, layer: int, z: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+        """One convolution, or one propagation: between them H and its propagation lie side by side."""
+        if layer < self.n_convolutions:
+            z = super().step(layer, z, adjacency, constant=constant)
+            if layer + 1 < self.n_convolutions:
+                return z
+            return torch.cat([z, z], dim=1) if self.n_hops else normalize(z)
+        local, far = z.chunk(2, dim=1)
+        far = adjacency.propagate(far)
+        return normalize(local + far) if layer + 1 == len(self.layers) else torch.cat([local, far], dim=1)
+
+    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+        """Codes of length 1 [n, widths[-1]]; see `GraphEncoder` for the parameters."""
+        return self.smooth(self.local(x, adjacency, constant=constant), adjacency)

@@ -1,0 +1,61 @@
+"""Products with features that are mostly zero, such as bags of words."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphclust.nn.adjacency import Adjacency
+
+#: Share of the entries that are not zero, up to which sparse kernels were measured to be faster than dense ones.
+DENSITY = 0.05
+
+
+class _SparseLinear(torch.autograd.Function):
+    """``X W^T`` of a constant sparse X [n, d], given with its transpose; the gradient is that of W alone."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, x: Tensor, transposed: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return (ctx.transposed @ gradients[0].contiguous()).t(), None, None
+
+
+def constant_linear(x: Tensor, weight: Tensor, adjacency: Adjacency) -> Tensor:
+    """``x W^T`` of features that are the same in every step with a constant adjacency (a full batch).
+
+    Where at most 5 % of their entries are not zero, they are compressed once and multiplied by sparse kernels: Cora's
+    features have 1.3 %, CiteSeer's 0.9 %.
+
+    Parameters
+    ----------
+    x : Tensor [n, d]
+        Without gradients.
+    weight : Tensor [c, d]
+    adjacency : Adjacency
+        Keeps the compressed features, where it is constant.
+
+    Returns
+    -------
+    Tensor [n, c]
+    """
+
+    def compress() -> tuple[Tensor, Tensor] | None:
+        if float((x != 0).float().mean()) > DENSITY:
+            return None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            return x.float().to_sparse_csr(), x.float().t().contiguous().to_sparse_csr()
+
+    compressed = adjacency.memo("sparse_features", compress) if adjacency.constant else None
+    if compressed is None:
+        return F.linear(x, weight)
+    with torch.autocast(x.device.type, enabled=False):  # sparse kernels know no bfloat16
+        return _SparseLinear.apply(weight.float(), *compressed)

@@ -1,0 +1,190 @@
+"""LearnedGraphClustering, ConsensusClustering and `cluster`: what is their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from torch_geometric.data import Data
+
+import graphclust
+from graphclust import ConsensusClustering, LearnedGraphClustering, SampleGraph
+from graphclust.metrics import clustering_accuracy
+from graphclust.nn.features import ConvFeatures, MLPFeatures
+from graphclust.nn.vector_scale import VectorScale
+from graphclust.training import Stage
+
+SMALL: dict[str, Any] = {
+    "channels": (16, 32, 32),
+    "part_epochs": 10,
+    "epochs": 4,
+    "rounds": 1,
+    "random_state": 0,
+}
+LARGER = {**SMALL, "channels": (24, 48, 96, 96), "part_epochs": 15}
+
+
+@pytest.fixture(scope="module")
+def model(digits: Any) -> LearnedGraphClustering:
+    return LearnedGraphClustering(10, **LARGER).fit(digits[0].reshape(-1, 8, 8))
+
+
+class TestLearnedGraph:
+    def test_the_learnt_graph_joins_more_of_a_kind(self, model: LearnedGraphClustering, digits: Any) -> None:
+        """Than the graph of the pixels, on which the network was trained without labels."""
+        x, y = digits
+
+        def share(graph: SampleGraph) -> float:
+            source, target = graph.edge_index
+            return float((y[source] == y[target]).mean())
+
+        assert share(model.graph_) > share(SampleGraph.from_features(x, n_neighbors=5)) + 0.005
+        assert clustering_accuracy(y, model.labels_) > 0.9
+        np.testing.assert_allclose(np.linalg.norm(model.embedding_, axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-4)
+
+    def test_rows_are_read_as_images(self, model: LearnedGraphClustering, digits: Any) -> None:
+        rows = LearnedGraphClustering(10, **LARGER).fit(digits[0])
+        assert rows.image_shape_ == (8, 8, 1)
+        np.testing.assert_array_equal(rows.labels_, model.labels_)
+
+    def test_moved_images_keep_their_cluster(self, model: LearnedGraphClustering, digits: Any) -> None:
+        pictures = digits[0].reshape(-1, 8, 8)
+        turned = torch.nn.functional.pad(torch.from_numpy(pictures.copy()), (1, 0))[
+            :, :, :8
+        ].numpy()  # a pixel right
+        assert (model.predict(turned) == model.labels_).mean() > 0.75
+        assert (model.predict(pictures) == model.labels_).mean() > 0.97
+
+    def test_vectors_get_a_fully_connected_network(self, digits: Any) -> None:
+        x = digits[0][:, np.random.default_rng(0).permutation(64)]
+        model = LearnedGraphClustering(10, **SMALL).fit(x)
+        assert model.image_shape_ is None and isinstance(model.model_.features, MLPFeatures)
+        assert clustering_accuracy(digits[1], model.labels_) > 0.85
+
+    def test_goes_on_after_a_kill(self, digits: Any, tmp_path: Path, monkeypatch: Any) -> None:
+        x = digits[0][:400]
+        parameters = {**SMALL, "rounds": 2, "part_epochs": 3, "epochs": 2, "checkpoint": tmp_path / "run"}
+        unbroken = LearnedGraphClustering(10, **{**parameters, "checkpoint": None}).fit(x)
+        taken = LearnedGraphClustering._start_clusters
+        calls = []
+
+        def killed(self: Any, *args: Any, **kwargs: Any) -> None:
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            taken(self, *args, **kwargs)
+
+        monkeypatch.setattr(LearnedGraphClustering, "_start_clusters", killed)
+        with pytest.raises(KeyboardInterrupt):
+            LearnedGraphClustering(10, **parameters).fit(x)
+        monkeypatch.setattr(LearnedGraphClustering, "_start_clusters", taken)
+        resumed = LearnedGraphClustering(10, **parameters).fit(x)
+        np.testing.assert_array_equal(resumed.labels_, unbroken.labels_)
+        np.testing.assert_allclose(resumed.probabilities_, unbroken.probabilities_, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"rounds": 0}, "rounds"),
+            ({"channels": 3}, "channels"),
+            ({"augmentation": -1.0}, "augmentation"),
+            ({"image_shape": (7, 9)}, "image_shape"),
+            ({"part_epochs": -1}, "part_epochs"),
+        ],
+    )
+    def test_bad_parameters(self, changes: dict[str, Any], message: str, digits: Any) -> None:
+        with pytest.raises((ValueError, TypeError), match=message):
+            LearnedGraphClustering(10, **{**SMALL, **changes}).fit(digits[0][:100])
+
+
+class TestConsensus:
+    @pytest.mark.parametrize(
+        ("data", "least"), [(load_wine, 0.88), (load_breast_cancer, 0.90), (load_iris, 0.85)]
+    )
+    def test_measurements(self, data: Any, least: float) -> None:
+        x, y = data(return_X_y=True)
+        model = ConsensusClustering(len(set(y)), random_state=0).fit(x)
+        assert clustering_accuracy(y, model.labels_) > least
+        assert (model.predict(x) == model.labels_).mean() > 0.95
+
+    def test_tree_and_labels_agree(self, digits: Any) -> None:
+        model = ConsensusClustering(10, random_state=0).fit(digits[0])
+        coarse, labels = model.cut(2), model.labels_
+        # Each of the ten clusters lies in one of the two nearly whole: small groups alone may go elsewhere.
+        share = [np.bincount(coarse[labels == j]).max() / (labels == j).sum() for j in range(10)]
+        assert min(share) > 0.8
+
+    def test_given_graphs(self, digits: Any) -> None:
+        graph = SampleGraph.from_features(digits[0][:300], n_neighbors=4)
+        model = ConsensusClustering(5, random_state=0).fit(Data(x=graph.x, edge_index=graph.edge_index))
+        assert len(set(model.labels_)) == 5
+        with pytest.raises(ValueError, match="no place"):
+            model.predict(digits[0][:3])
+
+
+class TestVectorScale:
+    def test_embeddings_are_whitened(self) -> None:
+        torch.manual_seed(0)
+        x = torch.randn(600, 300) @ torch.diag(torch.linspace(5, 0.1, 300)) + 3
+        scale = VectorScale(300).fit(x)
+        z = scale(x)
+        assert torch.allclose(z.norm(dim=1), torch.ones(600), atol=1e-5)
+        covariance = np.cov(x.double().numpy().T, bias=True)
+        values, vectors = np.linalg.eigh(covariance)
+        expected = (x.double().numpy() - x.double().numpy().mean(0)) @ vectors
+        expected = expected / np.sqrt(values + values.mean()) @ vectors.T
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(z.numpy(), expected, atol=1e-4)
+
+    def test_units(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(100, 6, generator=generator) * torch.tensor([1e-3, 1.0, 1.0, 50.0, 1e4, 0.0]) + 7
+        z = VectorScale(6).fit(x)(x)
+        assert torch.allclose(z[:, :5].std(dim=0), torch.ones(5), atol=0.02) and z[:, 5].abs().max() < 1e-3
+        same = torch.randn(100, 5, generator=generator) * 3
+        z = VectorScale(5).fit(same)(same)
+        distance = torch.pdist(z) / torch.pdist(same)
+        assert torch.allclose(distance, distance[0].expand_as(distance), rtol=1e-3)  # one factor for all
+
+    def test_constant(self) -> None:
+        x = torch.full((20, 4), 2.0)
+        assert torch.equal(VectorScale(4).fit(x)(x), torch.zeros(20, 4))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 16, 3), (28, 28), (7, 5), (1, 30), (64, 48, 3)])
+def test_features_of_any_size(shape: tuple[int, ...]) -> None:
+    network = ConvFeatures(shape, (4, 8, 8), 12)
+    x = torch.rand(3, int(np.prod(shape)))
+    assert network(x).shape == (3, 12)
+    assert torch.isfinite(network(x[:1])).all()  # a batch of one
+
+
+def test_one_cycle() -> None:
+    stage = Stage("s", lambda m, b: None, 10, 0.5, schedule="one-cycle")  # type: ignore[arg-type,return-value]
+    rates = np.array([stage.rate(e) for e in np.linspace(0, 10, 1001)])
+    assert rates.max() == pytest.approx(0.5) and rates.argmax() == 300
+    assert rates[0] == pytest.approx(0.02) and rates[-1] == pytest.approx(0, abs=1e-12)
+    assert (np.diff(rates[:300]) >= 0).all() and (np.diff(rates[300:]) <= 0).all()
+    with pytest.raises(ValueError, match="schedule"):
+        Stage("s", None, 0, schedule="cosine")
+
+
+class TestCluster:
+    def test_chooses_by_the_data(self, digits: Any) -> None:
+        x = digits[0][:300]
+        few = {"part_epochs": 1, "epochs": 1, "rounds": 1}
+        assert type(graphclust.cluster(x, 5, **few)) is LearnedGraphClustering
+        assert type(graphclust.cluster(x.reshape(-1, 8, 8), 5, **few)) is LearnedGraphClustering
+        assert type(graphclust.cluster(load_wine().data, 3)) is ConsensusClustering
+        shuffled = x[:, np.random.default_rng(0).permutation(64)]
+        assert type(graphclust.cluster(shuffled, 5)) is ConsensusClustering
+        assert type(graphclust.cluster(x, 5, method="kmeans")) is graphclust.KMeans
+
+    def test_unknown_method(self, digits: Any) -> None:
+        with pytest.raises(ValueError, match="dbscan"):
+            graphclust.cluster(digits[0], 5, method="dbscan")

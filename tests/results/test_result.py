@@ -1,0 +1,397 @@
+"""The folder of a result: written, opened, asked, extended, exported; from Python and from the command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from graphclust import KMeans, SampleGraph
+from graphclust.cli import app
+from graphclust.images import Images, read_images
+from graphclust.results import COLUMNS, Result
+
+RNG = np.random.default_rng(0)
+N_EACH = 12
+runner = CliRunner()
+
+
+def picture(kind: int, rng: np.random.Generator) -> Image.Image:
+    """16 x 16 with a bright bar in one of three places, and noise."""
+    pixels = rng.integers(0, 60, (16, 16), dtype=np.uint8)
+    if kind == 0:
+        pixels[:5] += 180
+    elif kind == 1:
+        pixels[:, :5] += 180
+    else:
+        pixels[6:11, 6:11] += 180
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """36 images of three kinds in three folders; one of them twice, one broken."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    for kind in range(3):
+        (folder / f"kind{kind}").mkdir(parents=True)
+        for n in range(N_EACH):
+            picture(kind, RNG).save(folder / f"kind{kind}" / f"{n:02}.png")
+    shutil.copy(folder / "kind0" / "03.png", folder / "kind1" / "copy of 03.png")
+    (folder / "kind2" / "broken.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def fitted(photos: Path) -> tuple[Images, KMeans]:
+    images = read_images(photos)
+    return images, KMeans(3, random_state=0).fit(images.x)
+
+
+@pytest.fixture
+def result(photos: Path, tmp_path: Path) -> Result:
+    images, model = fitted(photos)
+    return Result.write(tmp_path / "result", images, model, source=photos)
+
+
+def test_what_lies_in_the_folder(result: Result, photos: Path) -> None:
+    table = pd.read_parquet(result.folder / "labels.parquet")
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == 3 * N_EACH + 1
+    kinds = table["path"].str.extract(r"kind(\d)/(\d\d)\.png")[0]
+    assert (table.groupby(kinds)["cluster"].nunique() == 1).all()
+    assert table["cluster"].nunique() == 3
+    assert (table["second_cluster"] != table["cluster"]).all()
+    assert set(table["duplicate_group"]) == {-1, 0}
+    pair = table.loc[table["duplicate_group"] == 0, "path"].map(os.path.basename)
+    assert set(pair) == {"03.png", "copy of 03.png"}
+    assert table["outlier_score"].between(0.5, 10).all()
+    assert SampleGraph.open(result.folder / "graph").num_nodes == len(table)
+    assert "broken.png" in (result.folder / "skipped.csv").read_text()
+    assert json.loads((result.folder / "images.json").read_text())["sources"] == [str(photos)]
+
+
+def test_distance_is_that_to_the_own_centre(result: Result, photos: Path) -> None:
+    images, model = fitted(photos)
+    away = model.transform(images.x)
+    table = result.labels
+    assert np.allclose(table["distance"], away.min(axis=1), atol=1e-4)
+    assert (table["second_cluster"].to_numpy(int) == np.argsort(away, axis=1)[:, 1]).all()
+    assert table["probability"].isna().all()  # k-means has none
+
+
+def test_probabilities_of_a_model_that_has_them(photos: Path, tmp_path: Path) -> None:
+    from graphclust import VaDE
+
+    images = read_images(photos)
+    model = VaDE(3, random_state=0, pretrain_epochs=2, epochs=1, batch_size=None).fit(images.x)
+    table = Result.write(tmp_path / "r", images, model).labels
+    proba = model.probabilities_
+    assert np.allclose(table["probability"], proba.max(axis=1))
+    assert (table["second_cluster"] != table["cluster"]).all()
+    second = proba[np.arange(len(proba)), table["second_cluster"].to_numpy(int)]
+    assert np.array_equal(second, np.sort(proba, axis=1)[:, -2])
+
+
+def test_open_gives_back_what_was_written(result: Result) -> None:
+    again = Result.open(result.folder)
+    pd.testing.assert_frame_equal(again.labels, result.labels)
+    assert again.meta == result.meta
+    assert again.model.n_clusters_ == 3
+    assert again.image(0).size == (16, 16)
+    assert repr(again).endswith("37 images, 3 clusters)")
+
+
+def test_search_finds_the_kind_and_the_image_itself(result: Result, photos: Path) -> None:
+    found = Result.open(result.folder).search(str(photos / "kind0" / "03.png"), k=5)
+    assert list(found.columns) == ["query", "rank", "path", "cluster", "distance"]
+    assert found["distance"].tolist()[:2] == [0, 0]  # itself and its copy
+    assert found["cluster"].nunique() == 1
+    new = [picture(2, RNG), picture(1, RNG)]
+    several = result.search(new, k=4)
+    assert several["rank"].tolist() == [1, 2, 3, 4] * 2
+    folders = several["path"].map(lambda path: Path(path).parent.name).tolist()
+    assert folders == ["kind2"] * 4 + ["kind1"] * 4
+
+
+def test_duplicates_and_outliers(result: Result) -> None:
+    assert result.duplicates()["path"].map(os.path.basename).tolist() == ["03.png", "copy of 03.png"]
+    assert result.duplicates(0)["group"].tolist() == [0, 0]
+    assert len(result.duplicates(1000)) == 37
+    ordered = result.outliers()["outlier_score"].to_numpy()
+    assert (np.diff(ordered) <= 0).all()
+    assert len(result.outliers(4)) == 4
+
+
+def more(folder: Path) -> Path:
+    """Four images of kind 0, two of kind 2 that are the same, a broken one, and one of another size."""
+    folder.mkdir()
+    rng = np.random.default_rng(5)
+    for n in range(4):
+        picture(0, rng).save(folder / f"a{n}.png")
+    twice = picture(2, rng)
+    twice.save(folder / "b0.png")
+    twice.save(folder / "b1.bmp")
+    picture(1, rng).resize((64, 64)).convert("RGB").save(folder / "c.png")
+    (folder / "bad.jpg").write_text("no")
+    return folder
+
+
+def test_predict_labels_new_images(result: Result, photos: Path, tmp_path: Path) -> None:
+    cluster = {
+        Path(p).parent.name: c for p, c in zip(result.labels["path"][::-1], result.labels["cluster"][::-1])
+    }
+    table = Result.open(result.folder).predict(more(tmp_path / "more"))
+    assert list(table.columns) == list(COLUMNS[:5])
+    expected = [cluster[f"kind{kind}"] for kind in (0, 0, 0, 0, 2, 2, 1)]
+    assert table["cluster"].tolist() == expected
+
+
+def test_update_adds_to_graph_and_labels(result: Result, tmp_path: Path) -> None:
+    before = result.labels.copy()
+    added = Result.open(result.folder).update(more(tmp_path / "more"))
+    assert len(added) == 7
+    again = Result.open(result.folder)
+    assert len(again.labels) == again.graph.num_nodes == 44
+    pd.testing.assert_frame_equal(again.labels[list(COLUMNS[:5])].head(37), before[list(COLUMNS[:5])])
+    groups = again.labels.set_index(again.labels["path"].map(os.path.basename))["duplicate_group"]
+    assert groups["b0.png"] == groups["b1.bmp"] != -1
+    assert groups["copy of 03.png"] != groups["b0.png"]
+    skipped = (again.folder / "skipped.csv").read_text()
+    assert "broken.png" in skipped
+    assert "bad.jpg" in skipped
+    # The same folder again, with one image more: that one alone is added.
+    picture(1, np.random.default_rng(9)).save(tmp_path / "more" / "d.png")
+    once_more = again.update(tmp_path / "more")
+    assert once_more["path"].map(os.path.basename).tolist() == ["d.png"]
+    assert Result.open(result.folder).graph.num_nodes == 45
+    assert len(again.update(tmp_path / "more")) == 0
+    assert (result.folder / "skipped.csv").read_text().count("bad.jpg") == 1
+
+
+def test_an_update_that_was_cut_off_is_as_if_it_had_not_begun(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As a signal would."""
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    folder = more(tmp_path / "more")
+    before = result.graph.edge_index.clone()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Result, "_save", dies)
+        Result.open(result.folder).update(folder)
+    assert SampleGraph.open(result.folder / "graph").num_nodes == 44
+    again = Result.open(result.folder)
+    assert again.graph.num_nodes == len(again.labels) == 37
+    assert np.array_equal(again.graph.edge_index, before)
+    assert len(again.update(folder)) == 7
+    assert Result.open(result.folder).graph.num_nodes == 44
+
+
+def test_arrays_go_on_counting(digits: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    x = digits[0][:120].reshape(-1, 8, 8)
+    images = read_images(x[:100])
+    result = Result.write(tmp_path / "r", images, KMeans(10, random_state=0).fit(images.x))
+    assert result.update(x[100:])["path"].tolist() == [str(n) for n in range(100, 120)]
+    with pytest.raises(ValueError, match="found in none of the sources"):
+        Result.open(tmp_path / "r").image(3)
+    assert result.image(3).size == (8, 8)
+
+
+def test_features_of_ones_own_have_to_be_passed_again(photos: Path, tmp_path: Path) -> None:
+    def mean(images: np.ndarray) -> np.ndarray:
+        return images[:, ::56, ::56].reshape(len(images), -1).astype(np.float32)
+
+    images = read_images(photos, mean, cache=None)
+    result = Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x))
+    with pytest.raises(ValueError, match="pass it with features="):
+        result.predict(photos)
+    assert result.predict(photos, features=mean)["cluster"].tolist() == result.labels["cluster"].tolist()
+
+
+# -- export --------------------------------------------------------------------------------------------------------
+
+
+def test_export_copies_and_touches_nothing(result: Result, photos: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in photos.rglob("*.png")}
+    written, missing = result.export(tmp_path / "out")
+    assert (written, missing) == (37, [])
+    sizes = sorted(len(list(folder.iterdir())) for folder in (tmp_path / "out").iterdir())
+    assert sizes == sorted(result.labels["cluster"].value_counts())
+    assert {path: path.read_bytes() for path in photos.rglob("*.png")} == before
+    with pytest.raises(ValueError, match="nothing is replaced"):
+        result.export(tmp_path / "out")
+    one = next((tmp_path / "out" / "cluster_0").iterdir())
+    assert not one.is_symlink()
+
+
+def test_export_links_and_keeps_names_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        picture(0, RNG).save(tmp_path / "in" / folder / "same.png")
+    from graphclust.results import export_images
+
+    paths = [str(path) for path in sorted((tmp_path / "in").rglob("*.png"))]
+    written, missing = export_images(
+        [*paths, str(tmp_path / "gone.png")], [0, 0, -1, 12], tmp_path / "out", "symlink"
+    )
+    assert (written, len(missing)) == (3, 1)
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png")) == [
+        "cluster_00/same.png", "cluster_00/same_2.png", "noise/same.png",
+    ]  # fmt: skip
+    assert os.path.realpath(tmp_path / "out" / "cluster_00" / "same_2.png") == os.path.realpath(paths[1])
+    with pytest.raises(ValueError, match="'copy' or 'symlink'"):
+        export_images(paths, [0, 0, 0], tmp_path / "other", "move")
+
+
+def test_images_in_shards_are_exported_from_them(photos: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as archive:
+        for n, path in enumerate(sorted(photos.rglob("??.png"))):
+            archive.add(path, f"../{n:03}.png")
+    images = read_images(tmp_path / "s.tar")
+    Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x), source=tmp_path / "s.tar")
+    result = Result.open(tmp_path / "r")
+    assert result.image(5).size == (16, 16)
+    written, _ = result.export(tmp_path / "out")
+    exported = sorted((tmp_path / "out").rglob("*.png"), key=lambda path: path.name)
+    assert written == len(exported) == 36
+    assert exported[7].read_bytes() == sorted(photos.rglob("??.png"))[7].read_bytes()
+    with pytest.raises(ValueError, match="no file of its own"):
+        result.export(tmp_path / "links", "symlink")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
+def test_names_of_all_kinds_pass_through(tmp_path: Path) -> None:
+    names = [
+        b"caf\xe9.png",
+        b"<script>alert(1)</script>.png".replace(b"/", b"_"),
+        b"a\nb.png",
+        'ä, "q".png'.encode(),
+    ]
+    (tmp_path / "in").mkdir()
+    for n in range(12):
+        raw = os.fsencode(tmp_path / "in") + b"/" + (names[n] if n < 4 else f"{n}.png".encode())
+        with open(raw, "wb") as file:
+            picture(n % 3, RNG).save(file, "PNG")
+    images = read_images(tmp_path / "in")
+    result = Result.write(
+        tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x), source=tmp_path / "in"
+    )
+    assert len(Result.open(tmp_path / "r").labels) == 12
+    result.export(tmp_path / "out")
+    found = {
+        name
+        for folder in os.listdir(os.fsencode(tmp_path / "out"))
+        for name in os.listdir(os.path.join(os.fsencode(tmp_path / "out"), folder))
+    }
+    assert set(names) <= found
+
+
+def test_folders_that_hold_no_result(tmp_path: Path, result: Result) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no result"):
+        Result.open(tmp_path)
+    (result.folder / "images.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        Result.open(result.folder)
+    (result.folder / "images.json").write_text('{"format_version": 99}')
+    with pytest.raises(ValueError, match="format version 99"):
+        Result.open(result.folder)
+
+
+def test_a_model_of_other_samples_is_refused(photos: Path, tmp_path: Path) -> None:
+    images, model = fitted(photos)
+    with pytest.raises(ValueError, match="37 samples, and there are 1 images"):
+        Result.write(tmp_path / "r", read_images(photos / "kind0" / "03.png"), model)
+    assert len(images) == 37
+
+
+# -- command line --------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> str:
+    outcome = runner.invoke(app, [str(argument) for argument in arguments])
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.stdout
+
+
+@pytest.fixture(scope="module")
+def written(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "result"
+    text = run(
+        "cluster", photos, "--out", out, "-k", 3, "--method", "aekmeans", "--set", "pretrain_epochs=20", "--labels",
+        "folder", "--no-report",
+    )  # fmt: skip
+    assert "37 with 256 features" in " ".join(text.split())
+    assert "skipped 1: not an image, whatever its name says" in text
+    return out
+
+
+def test_cluster_writes_a_result(written: Path) -> None:
+    assert {"labels.parquet", "model", "graph", "skipped.csv", "images.json"} <= {
+        p.name for p in written.iterdir()
+    }
+    assert Result.open(written).labels["cluster"].nunique() == 3
+
+
+def test_report_is_written(written: Path, tmp_path: Path) -> None:
+    pytest.importorskip("graphclust.report.page")
+    shutil.copytree(written, tmp_path / "r")
+    page = Result.open(tmp_path / "r").write_report()
+    assert page == tmp_path / "r" / "report.html"
+    assert page.stat().st_size > 10_000
+
+
+def test_search_duplicates_outliers(written: Path, photos: Path, tmp_path: Path) -> None:
+    found = pd.read_csv(io.StringIO(run("search", written, photos / "kind0" / "03.png", "-k", 3)))
+    assert found["distance"].tolist()[:2] == [0, 0]
+    assert len(found) == 3
+    run("duplicates", written, "--out", tmp_path / "d.csv")
+    assert pd.read_csv(tmp_path / "d.csv")["group"].tolist() == [0, 0]
+    assert len(pd.read_csv(io.StringIO(run("outliers", written, "-n", 5)))) == 5
+    again = runner.invoke(app, ["duplicates", str(written), "--out", str(tmp_path / "d.csv")])
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_predict_and_update(written: Path, tmp_path: Path) -> None:
+    folder = more(tmp_path / "more")
+    table = pd.read_csv(io.StringIO(run("predict", written, folder)))
+    assert len(table) == 7
+    assert table["cluster"].head(4).nunique() == 1
+    shutil.copytree(written, tmp_path / "r")
+    assert "7 images added, 44 in" in run("update", tmp_path / "r", folder)
+    assert "0 images added, 44 in" in run("update", tmp_path / "r", folder)
+
+
+def test_export(written: Path, tmp_path: Path) -> None:
+    assert "37 images in" in run("export", written, "--symlink", tmp_path / "links")
+    assert next((tmp_path / "links" / "cluster_0").iterdir()).is_symlink()
+    wrong = runner.invoke(app, ["export", str(written)])
+    assert wrong.exit_code == 2
+    assert "--copy" in wrong.stderr
+
+
+def test_errors_are_one_line(tmp_path: Path, written: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for arguments, text in (
+        (["cluster", tmp_path / "empty", "--out", tmp_path / "o", "-k", 2], "holds no images"),
+        (["search", tmp_path / "empty", "x.png"], "holds no result of images"),
+        (["search", written, tmp_path / "absent.png"], "does not exist"),
+        (["outliers", written, "-n", 0], "at least 1"),
+    ):
+        outcome = runner.invoke(app, [str(a) for a in arguments])
+        assert outcome.exit_code == 2
+        assert text in " ".join(outcome.stderr.split())
+        assert len(outcome.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "o").exists()
