@@ -1,0 +1,113 @@
+"""`graphclust.cluster` as it comes, on images and vectors; K given, labels read by the metrics alone.
+
+    GRAPHCLUST_DATA=<folder> python benchmarks/default.py [--seeds 5] [--data digits usps mnist_test ...]
+
+Writes benchmarks/results/default_<data>.csv. `ECE` is the expected calibration error of the largest probability (15
+bins), in per cent; `unseen` the accuracy on a fifth of the samples that was left out (`--unseen`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+from common import in_child, show, summarise, write_table
+
+import graphclust
+from graphclust.metrics import clustering_accuracy, evaluate, match_labels
+
+DATA = ("iris", "wine", "breast_cancer", "digits", "leaves", "usps", "mnist_test", "fashion_10000")
+SCORES = ("ACC", "NMI", "ARI")
+
+
+def read(name: str) -> tuple[Any, np.ndarray]:
+    """Features or images, and classes."""
+    if name in ("iris", "wine", "breast_cancer"):
+        from sklearn import datasets
+
+        return getattr(datasets, f"load_{name}")(return_X_y=True)
+    if name == "leaves":
+        data = graphclust.datasets.load("leaves")
+        images = graphclust.images.read_images(data.paths)
+        row = {str(path): i for i, path in enumerate(data.paths)}
+        return images.x, data.y[[row[path] for path in images.paths]]
+    data = graphclust.datasets.load("fashion_mnist" if name == "fashion_10000" else name)
+    last = slice(-10_000, None) if name == "fashion_10000" else slice(None)
+    return data.images[last], data.y[last]
+
+
+def fit(name: str, seed: int, unseen: bool = False) -> dict[str, Any]:
+    """One call of `graphclust.cluster`; the time leaves out reading the data."""
+    x, y = read(name)
+    order = np.random.default_rng(seed).permutation(len(x))
+    part = order[: len(x) * 4 // 5] if unseen else np.arange(len(x))
+    started = time.perf_counter()
+    model = graphclust.cluster(x[part], len(set(y)), random_state=seed)
+    seconds = round(time.perf_counter() - started, 1)
+    scores = evaluate(y[part], model.labels_)
+    row = {score: round(100 * scores[score], 2) for score in SCORES}
+    row["ECE"] = round(100 * calibration_error(y[part], model.probabilities_), 2)
+    if unseen:
+        rest = order[len(part) :]
+        matching = match_labels(y[part], model.labels_)
+        predicted = np.array([matching.get(c, -1) for c in model.predict(x[rest])])
+        row["unseen"] = round(100 * float((predicted == y[rest]).mean()), 2)
+    return row | {"seconds": seconds, "method": type(model).__name__}
+
+
+def calibration_error(y: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (Naeini et al. 2015) of the largest probability, clusters matched to classes."""
+    labels, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    matching = match_labels(y, labels)
+    correct = np.array([matching.get(c, -1) for c in labels]) == y
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        (number == b).mean() * abs(correct[number == b].mean() - confidence[number == b].mean())
+        for b in np.unique(number)
+    ]
+    return float(sum(gaps))
+
+
+def kmeans(name: str, seed: int) -> dict[str, Any]:
+    """scikit-learn's k-means, 20 starts, on the same features."""
+    from sklearn.cluster import KMeans
+
+    x, y = read(name)
+    rows = np.asarray(x).reshape(len(x), -1)
+    started = time.perf_counter()
+    labels = KMeans(len(set(y)), n_init=20, random_state=seed).fit_predict(rows)
+    seconds = round(time.perf_counter() - started, 1)
+    scores = evaluate(y, labels)
+    assert scores["ACC"] == clustering_accuracy(y, labels)
+    return {score: round(100 * scores[score], 2) for score in SCORES} | {
+        "seconds": seconds,
+        "method": "k-means",
+    }
+
+
+def main() -> None:
+    """Run the data sets asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data", nargs="*", default=list(DATA), choices=DATA)
+    parser.add_argument("--unseen", action="store_true", help="leave out a fifth, and label it by predict")
+    options = parser.parse_args()
+    for name in options.data:
+        rows = []
+        for seed in range(options.seeds):
+            if not options.unseen:
+                rows.append({"seed": seed} | in_child("default", "kmeans", name=name, seed=seed))
+            rows.append(
+                {"seed": seed} | in_child("default", "fit", name=name, seed=seed, unseen=options.unseen)
+            )
+            print(name, rows[-1], flush=True)
+        columns = [*SCORES, *(["ECE", "unseen"] if options.unseen else []), "seconds", "peak_mib"]
+        show(summarise(rows, "method", columns), name)
+        suffix = "_unseen" if options.unseen else ""
+        write_table(f"default_{name}{suffix}", rows, f"graphclust.cluster on {name}, K given")
+
+
+if __name__ == "__main__":
+    main()
