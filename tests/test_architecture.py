@@ -28,7 +28,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"graph", "nn", "training", "metrics"},
     "report": {"graph", "nn", "training", "methods", *BOTTOM},
     "comparison": {"graph", "images", "nn", "training", "methods", "report", *BOTTOM},
-    "cli": {"graph", "images", "results", "nn", "training", "methods", "report", "comparison", *BOTTOM},
+    "clustering": {"graph", "images", "nn", "methods", *BOTTOM},
+    "cli": {
+        "graph",
+        "images",
+        "results",
+        "nn",
+        "training",
+        "methods",
+        "report",
+        "comparison",
+        "clustering",
+        *BOTTOM,
+    },
     "__main__": {"cli"},
 }
 MAX_LINES = 450

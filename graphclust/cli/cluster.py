@@ -160,6 +160,8 @@ def _estimator(method: str, parameters: dict[str, Any]) -> Any:
 
     chosen = find_method(method)
     known = inspect.signature(chosen).parameters
+    # Not every method has something to show.
+    parameters = {name: value for name, value in parameters.items() if name != "verbose" or name in known}
     unknown = [name for name in parameters if name not in known]
     if unknown:
         raise ValueError(

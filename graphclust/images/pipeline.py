@@ -41,7 +41,7 @@ def encode_all(
     store: FeatureStore,
     *,
     resize: str,
-    batch_size: int,
+    batch_size: int | None = None,
     workers: int | None = None,
     verbose: bool = False,
 ) -> Encoded:
@@ -56,6 +56,7 @@ def encode_all(
         If no image can be read.
     """
     workers = _cores() if workers is None else workers
+    batch_size = batch_size or encoder.batch_size
 
     def prepare(item: FileItem | Item) -> tuple[bytes, NDArray[np.uint8] | None] | UnreadableImage:
         try:

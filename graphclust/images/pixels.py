@@ -58,7 +58,7 @@ def pixel_encoder(size: tuple[int, int] | None) -> Encoder:
             )
         return images
 
-    return Encoder("pixels", size, encode, "pixels")
+    return Encoder("pixels", size, encode, "pixels", 32 if size else 1)  # at their own sizes they may differ
 
 
 def as_features(pixels: NDArray[np.uint8], channels: int | None) -> NDArray[np.float32]:

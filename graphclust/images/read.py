@@ -32,7 +32,7 @@ def read_images(
     unit_length: bool = True,
     column: str | None = None,
     cache: str | os.PathLike[str] | None = "auto",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
     device: Any = None,
     verbose: bool = False,
@@ -66,8 +66,8 @@ def read_images(
         Column of a data set with several columns of images; array or column of a feature file.
     cache : path, "auto" or None
         Folder for features; "auto" is ``features`` in GRAPHCLUST_CACHE, else in ``~/.cache/graphclust``.
-    batch_size : int
-        Images that the network takes at once.
+    batch_size : int, optional
+        Images that the network takes at once; by default 8 on a CPU, 128 on CUDA, 32 for a function.
     workers : int, optional
         Threads that decode; by default one a core.
     device : str or torch.device, optional
@@ -96,9 +96,9 @@ def read_images(
         raise ValueError(f"resize={resize!r} is unknown: use one of {', '.join(RESIZE)}")
     if channels not in (None, 1, 3):
         raise ValueError(f"channels={channels!r}: use 1 (grey), 3 (colour) or None (as the images are)")
-    check_count(batch_size, "batch_size")
-    if workers is not None:
-        check_count(workers, "workers")
+    for name, count in (("batch_size", batch_size), ("workers", workers)):
+        if count is not None:
+            check_count(count, name)
     sides = _sides(size)
     opened = open_source(source, column=column)
     is_given = isinstance(features, str) and features == "given"  # in the settings of a result of features
@@ -126,16 +126,8 @@ def read_images(
             # At their own size, small images are decoded as fast as they would be found again.
             folder = None if sides is None else _cache_folder(cache)
             store = FeatureStore(folder, {"key": "pixels", "size": sides, "resize": resize})
-            count = 1 if sides is None else batch_size
-            encoded = encode_all(
-                opened,
-                pixel_encoder(sides),
-                store,
-                resize=resize,
-                batch_size=count,
-                workers=workers,
-                verbose=verbose,
-            )
+            encoder = pixel_encoder(sides)
+            encoded = encode_all(opened, encoder, store, resize=resize, workers=workers, verbose=verbose)
             return _of_pixels(as_features(encoded.rows, channels), opened, encoded, resize)
         if sides is not None and sides[0] != sides[1]:
             raise ValueError(f"size={sides}: networks take square images, give one number")

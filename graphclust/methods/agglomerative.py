@@ -147,10 +147,10 @@ class Agglomerative(Tree, ShallowGraphClusterer):
 
     - "ward" (Ward 1963): :math:`\sqrt{2 n_a n_b / (n_a + n_b)}\, |\bar x_a - \bar x_b|`, from the growth of the sum
       of squares within clusters;
-    - "average" (Sokal & Michener 1958): the mean distance of all pairs. Constrained, a pair that no edge joins is at D,
-      1.01 times the longest edge: :math:`\bar d_{ab} = D - \sum_{ij \in E_{ab}} (D - d_{ij}) / (n_a n_b)` is the average
-      linkage of these distances, without their N^2 numbers. It is close to D for all large clusters, so the height is
-      :math:`-\log (1 - \bar d_{ab} / D)`.
+    - "average" (Sokal & Michener 1958): the mean distance of all pairs. Constrained, a pair that no edge joins is at
+      D, 1.01 times the longest edge: :math:`\bar d_{ab} = D - \sum_{ij \in E_{ab}} (D - d_{ij}) / (n_a n_b)` is the
+      average linkage of these distances, without their N^2 numbers. It is close to D for all large clusters, so the
+      height is :math:`-\log (1 - \bar d_{ab} / D)`.
     - "complete", "single" (Sneath 1957): the largest, the smallest distance. Constrained, that of the edges between a
       and b. Both tend to one large cluster and many of a few samples there.
 
@@ -204,7 +204,8 @@ class Agglomerative(Tree, ShallowGraphClusterer):
 
         A new sample has no edges, so it is placed by its features, also where the graph was given.
         """
-        votes = self.labels_[self._nearest_samples(self._features(X))]
+        x = self._features(X)
+        votes = self.labels_[self._nearest_samples(x)]
         # How many neighbours agree with each; the first maximum is the nearest of the largest group.
         agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
         return votes[np.arange(len(votes)), agreeing.argmax(axis=1)]

@@ -261,6 +261,8 @@ class CenterClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Shallow
     cluster_centers_ : ndarray [K, d], float32
     inertia_ : float
         The sum that is minimised (`graphclust.methods.centers.Distortion`).
+    n_iter_ : int
+        Iterations of Lloyd's algorithm.
     """
 
     metric: str = "euclidean"
@@ -268,7 +270,7 @@ class CenterClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Shallow
     max_iter: int = 300
     tolerance: float = 1e-6
 
-    _results: ClassVar[tuple[str, ...]] = ("labels", "cluster_centers", "inertia")
+    _results: ClassVar[tuple[str, ...]] = ("labels", "cluster_centers", "inertia", "n_iter")
 
     if TYPE_CHECKING:
         cluster_centers_: NDArray[np.float32]

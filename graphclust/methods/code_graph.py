@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,7 +56,7 @@ class CodeGraphClusterer(GraphClusterer):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not isinstance(self.autoencoder_channels, Sequence) or isinstance(self.autoencoder_channels, str):
+        if isinstance(self.autoencoder_channels, (str, numbers.Number)):
             raise TypeError(
                 f"autoencoder_channels={self.autoencoder_channels!r} is no sequence; give the widths in brackets, "
                 "e.g. (256, 512)"
@@ -72,13 +73,14 @@ class CodeGraphClusterer(GraphClusterer):
 
     def _embedding_stage(self, model: Any, source: BatchSource) -> Stage:
         """The auto-encoder alone; the graph is built on its codes afterwards. No epochs where edges are given."""
-        deferred = isinstance(source, DeferredBatchSource)
-        if deferred:
+        epochs = 0
+        if isinstance(source, DeferredBatchSource):
+            epochs = self.pretrain_epochs
             source.make_graph = partial(self._code_graph, model, source.x)
         return Stage(
             "pretraining",
             self._reconstruction_loss,
-            self.pretrain_epochs if deferred else 0,
+            epochs,
             self.pretrain_learning_rate,
             batch_size=self.pretrain_batch_size,
             parameters=lambda m: m.autoencoder.parameters(),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from graphclust._checks import check_count
 from graphclust.methods.deep_autoencoder import AutoEncoderClusterer
 from graphclust.methods.inputs import choose_image_shape
 from graphclust.nn.autoencoder import AutoEncoder
-from graphclust.nn.convolutional import check_image_shape
+from graphclust.nn.convolutional import check_channels, check_image_shape
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -32,23 +31,21 @@ class ConvClusterer(AutoEncoderClusterer):
     image_shape: Any = "auto"
     channels: Sequence[int] = (32, 64, 128)
 
-    _batch_norm: ClassVar[bool] = True
-
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if isinstance(self.channels, (str, numbers.Number)):
             raise TypeError(
                 f"channels={self.channels!r} is no sequence; give the channels in brackets, e.g. (32, 64)"
             )
-        for channels in self.channels:
-            check_count(channels, "channels")
+        check_channels(self.channels)
         if self.image_shape is not None and not isinstance(self.image_shape, str):
             check_image_shape(self.image_shape)
 
     def _build(self, n_features: int) -> Any:
         # Arrays of images have told their shape; rows have theirs from here on, so that `predict` takes both.
-        found = choose_image_shape(self.image_shape, n_features, self.image_shape_)
-        self.image_shape_ = found or self.image_shape_
+        read = getattr(self, "image_shape_", None)
+        found = choose_image_shape(self.image_shape, n_features, read)
+        self.image_shape_: tuple[int, int, int] | None = found or read
         return super()._build(n_features)
 
     def _picture(self, n_features: int) -> tuple[int, int, int] | None:
@@ -59,7 +56,4 @@ class ConvClusterer(AutoEncoderClusterer):
         picture = self._picture(n_features)
         if picture is None:
             return super()._autoencoder(n_features)
-        widths = tuple(self.channels)
-        return AutoEncoder.conv(
-            picture, widths, self.latent_dim, variational=self._variational, batch_norm=self._batch_norm
-        )
+        return AutoEncoder.conv(picture, tuple(self.channels), self.latent_dim, variational=self._variational)

@@ -24,8 +24,18 @@ class DBC(HeldTarget, ConvClusterer):
         KL(R \| S), \quad s_{ij} \propto (1 + |z_i - \mu_j|^2)^{-1}, \quad r_{ij} \propto s_{ij}^\alpha / \sum_i
         s_{ij}^\alpha,
 
-    with R held for a period. Samples that are near one centre alone lead; those between centres have an even target
-    and wait.
+    with R held for a period. Samples near one centre alone lead; those between centres have an even target and wait.
+    The paper reports 96.4 / NMI 91.7 on MNIST, and 74.3 / 72.4 on USPS.
+
+    Departures: the convolutions have strides of two where the paper has pooling and unpooling; the layers are those of
+    DEC-DA for every size of image, the paper's differ from data set to data set; the sums over all samples are running
+    frequencies; Adam; Bernoulli likelihood for data in [0, 1]. Vectors, which the paper has none of, get a fully
+    connected auto-encoder.
+
+    Parameters
+    ----------
+    alpha : float
+        Exponent of the boost, at least 1: larger is faster and bolder.
     """
 
     alpha: float = 2.0

@@ -19,7 +19,40 @@ from graphclust.training.stage import Step
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class DECDA(HeldTarget, ConvClusterer):
-    r"""Deep embedded clustering with data augmentation (Guo, Zhu, Liu & Yin 2018)."""
+    r"""Deep embedded clustering with data augmentation (Guo, Zhu, Liu & Yin 2018): ConvDEC-DA.
+
+    With :math:`\tilde x` a randomly shifted and turned copy of x, an auto-encoder is trained by
+    :math:`L_{rec}(\tilde x, g(f(\tilde x)))`, k-means on the codes of the clean samples gives centres, then encoder and
+    centres minimise
+
+    .. math::
+        KL(P \| \tilde Q), \quad \tilde q_{ij} \propto (1 + |f(\tilde x_i) - \mu_j|^2)^{-1}, \quad
+        p_{ij} \propto q_{ij}^2 / \sum_i q_{ij},
+
+    where P comes from the assignments Q of the clean samples and is held for a period. The paper reports
+    98.7 / NMI 96.2 on USPS, 98.3 / 95.8 on MNIST-test, 98.5 on MNIST and 58.6 on Fashion-MNIST. RESULT
+
+    Departures: batch normalisation after every layer but the last; the
+    paper's network has none.
+
+    For samples that are no images the auto-encoder is fully connected, and :math:`\tilde x` is x with some features set
+    to zero and noise added; it then learns to take both out.
+
+    Parameters
+    ----------
+    degrees : float
+        Images are turned by up to this angle, either way.
+    translate : float
+        Images are shifted by up to this share of their width and height.
+    zoom : float
+        Images are scaled by factors from [1 - zoom, 1 + zoom].
+    shear : float
+        Images are sheared by up to this angle in degrees.
+    dropout : float
+        Share of a vector's features that are set to zero.
+    noise : float
+        Standard deviation of the noise on vectors, in the units that the network reads.
+    """
 
     degrees: float = 10.0
     translate: float = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class GAE(GraphEncoderClusterer):
     (1797, 16)
     """
 
+    _unit_length: ClassVar[bool] = True
+
     @property
     def _n_layers(self) -> int:
         # One hop more: the loss reads the codes of the samples' neighbours.
@@ -79,7 +81,7 @@ class VGAE(GAE):
         assert batch.adjacency is not None
         mean, log_variance = model.encode(batch.x, batch.adjacency).chunk(2, dim=1)
         log_variance = log_variance.clamp(-20.0, 20.0)
-        codes = gaussian_sample(mean, log_variance)
+        codes = model.code(gaussian_sample(mean, log_variance))
         kl = kl_standard_normal(mean[: batch.size], log_variance[: batch.size]).mean()
         edges = model.edges(codes, batch.index, batch.adjacency)
         return Step({"edges": edges, "kl": kl / batch.n_samples})

@@ -69,6 +69,8 @@ class GeneticKMeans(CenterClusterer):
 
     Attributes
     ----------
+    n_iter_ : int
+        Iterations of Lloyd's algorithm at the end.
     history_ : list of dict
         One record a generation: stage, epoch (0 is the start), best and mean fitness.
 
@@ -108,6 +110,7 @@ class GeneticKMeans(CenterClusterer):
         best = min(people, key=lambda person: person.fitness)
         descent = distortion.descend(points, best.centers, max_iter=self.max_iter, tolerance=self.tolerance)
         self.labels_, self.inertia_ = descent.labels, descent.sums[-1]
+        self.n_iter_ = max(1, len(descent.sums) - 1)  # a step that changes nothing is one
         self.cluster_centers_ = (descent.centers + origin).astype(np.float32)
 
     @staticmethod

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -64,7 +64,8 @@ class GraphCodes(GraphClusterer):
     def _probabilities(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
         wanted, place = _unique(nodes)
         found: NDArray[np.float32] = super()._probabilities(source, wanted)
-        return found if nodes is None else found[place]
+        # NumPy takes a tensor with a single entry for a number.
+        return found if nodes is None else found[place.numpy()]
 
     def _logits(
         self, model: Any, source: BatchSource, nodes: Tensor | None
@@ -107,6 +108,9 @@ class GraphEncoderClusterer(GraphCodes):
     weight_decay: float = 0.0
     num_neighbors: Sequence[int] | None = None
 
+    #: Whether codes are scaled to length 1.
+    _unit_length: ClassVar[bool] = False
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if isinstance(self.hidden_channels, (str, numbers.Number)):
@@ -142,6 +146,7 @@ class GraphEncoderClusterer(GraphCodes):
             self._head(),
             self.n_clusters_,
             self.latent_dim,
+            unit_length=self._unit_length,
         )
 
     def _encoder(self, n_features: int) -> GraphEncoder:
@@ -183,7 +188,7 @@ class GraphEncoderClusterer(GraphCodes):
         self, model: Any, source: BatchSource, nodes: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for block, out in layerwise_outputs(model.encoder, source, nodes, prepare=model.scale):
-            yield block, out[:, : self.latent_dim]
+            yield block, model.code(out)
 
 
 def _unique(nodes: Tensor | None) -> tuple[Tensor | None, Any]:

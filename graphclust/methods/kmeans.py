@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +69,7 @@ def k_means(
         else:
             start = distortion.start(points, n_clusters, np.random.RandomState(seed))
             descent = distortion.descend(points, start, max_iter=max_iter, tolerance=tolerance)
-            centers, steps = descent.centers, len(descent.sums) - 1
+            centers, steps = descent.centers, max(1, len(descent.sums) - 1)
         centers = normalize(centers) if metric == "cosine" else centers
         labels, cost = distortion.assign(points, centers)
         run = Partition(labels, centers, float(cost.sum()), steps)
@@ -163,8 +163,6 @@ class KMeans(CenterClusterer):
 
     n_init: int = 10
     engine: str = "auto"
-
-    _results: ClassVar[tuple[str, ...]] = ("labels", "cluster_centers", "inertia", "n_iter")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()

@@ -115,7 +115,6 @@ class LearnedGraphClustering(GraphClusterer):
 
     #: The network reads samples alone; the graph is what it is taught by.
     uses_graph: ClassVar[bool] = True
-    _n_parts: ClassVar[int] = 0
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -142,9 +141,8 @@ class LearnedGraphClustering(GraphClusterer):
     def _data_of(self, X: Input) -> SampleGraph:
         given = self._given_graph(X)
         features = read_features(self, X, reset=True) if given is None else given.x
-        self.image_shape_ = choose_image_shape(
-            self.image_shape, features.shape[1], self.image_shape_, features
-        )
+        read: Any = self.image_shape_
+        self.image_shape_ = choose_image_shape(self.image_shape, features.shape[1], read, features)
         self._n_samples = len(features)
         if given is not None:
             return given

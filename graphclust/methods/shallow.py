@@ -68,7 +68,7 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
 
     def _check_parameters(self) -> None:
         """Raise ValueError or TypeError for a parameter that makes no sense, before anything is computed."""
-        if self.n_clusters is not None or not self._finds_n_clusters:
+        if not (self._finds_n_clusters and self.n_clusters is None):
             check_count(self.n_clusters, "n_clusters")
 
     def fit(self: Self, X: Input, y: Any = None) -> Self:

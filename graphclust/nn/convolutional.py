@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphclust._checks import check_count
-from graphclust.nn.autoencoder import Encoding, check_widths
+from graphclust.nn.autoencoder import Encoding
 
 Pair = tuple[int, int]
 
@@ -29,6 +29,13 @@ def check_image_shape(image_shape: Any, name: str = "image_shape") -> tuple[int,
         )
     height, width, *channels = (check_count(size, f"a size of {name}") for size in image_shape)
     return height, width, channels[0] if channels else 1
+
+
+def check_channels(channels: Sequence[int]) -> list[int]:
+    """Return the channels of the layers, at least one layer and one channel in each; else raise."""
+    if not len(channels):
+        raise ValueError("channels is empty, it must name the channels of at least one layer")
+    return [check_count(number, "channels") for number in channels]
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -80,6 +87,7 @@ def _strided(image_shape: Any, channels: Sequence[int], kernel_sizes: Sequence[i
     and the transposed one goes back to n with the right output padding: no size of picture is cut or filled up.
     """
     height, width, depth = check_image_shape(image_shape)
+    channels = check_channels(channels)
     if kernel_sizes is None:
         kernel_sizes = [*[5] * (len(channels) - 1), 3]
     if len(kernel_sizes) != len(channels) or any(k < 1 or k % 2 == 0 for k in kernel_sizes):
@@ -168,7 +176,7 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = height, width, depth = check_image_shape(image_shape)
-        check_widths(depth, channels, latent_dim)
+        check_count(latent_dim, "latent_dim")
         plan = _strided(image_shape, channels, kernel_sizes)
         self.in_channels = height * width * depth
         self.hidden_channels = tuple(p.next_size[0] * p.next_size[1] * p.out_channels for p in plan)
@@ -229,7 +237,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = check_image_shape(image_shape)
-        check_widths(self.image_shape[2], channels, latent_dim)
+        check_count(latent_dim, "latent_dim")
         plan = _strided(image_shape, channels, kernel_sizes)[::-1]
         self.layers = nn.ModuleList(
             [_ConvTranspose(latent_dim, channels[-1], plan[0].next_size, bias=not batch_norm)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from graphclust.nn.convolutional import BatchNorm, check_image_shape
 from graphclust.nn.scaling import FeatureScale
+from graphclust.nn.vector_scale import VectorScale
 
 
 class RowNorm(nn.BatchNorm1d):
@@ -104,7 +105,7 @@ class FeatureClassifier(nn.Module):
 
     Parameters
     ----------
-    scale : FeatureScale
+    scale : FeatureScale or VectorScale
         From stored samples to the network's input.
     augment : Module
         Random changes of the input in training, none in evaluation.
@@ -121,7 +122,7 @@ class FeatureClassifier(nn.Module):
 
     def __init__(
         self,
-        scale: FeatureScale,
+        scale: FeatureScale | VectorScale,
         augment: nn.Module,
         features: nn.Module,
         n_features: int,

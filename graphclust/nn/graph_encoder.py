@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.functional import dropout
+from torch.nn.functional import dropout, normalize
 
 from graphclust._checks import check_choice, check_number
 from graphclust.nn.adjacency import Adjacency
@@ -109,6 +109,8 @@ class GraphEncoderNetwork(nn.Module):
         K.
     latent_dim : int
         The first `latent_dim` columns of the encoder's output are the code (a variational encoder gives more).
+    unit_length : bool, default=False
+        Whether codes are scaled to length 1.
     """
 
     scale: FeatureScale
@@ -117,7 +119,14 @@ class GraphEncoderNetwork(nn.Module):
     frequencies: ClusterFrequencies
 
     def __init__(
-        self, scale: FeatureScale, encoder: GraphEncoder, head: nn.Module, n_clusters: int, latent_dim: int
+        self,
+        scale: FeatureScale,
+        encoder: GraphEncoder,
+        head: nn.Module,
+        n_clusters: int,
+        latent_dim: int,
+        *,
+        unit_length: bool = False,
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -125,14 +134,20 @@ class GraphEncoderNetwork(nn.Module):
         self.head = head
         self.frequencies = ClusterFrequencies(n_clusters)
         self.latent_dim = latent_dim
+        self.unit_length = unit_length
 
     def encode(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Stored features [n, d] and the edges among them -> the encoder's whole output [n, width]."""
         return self.encoder(self.scale(x), adjacency, constant=True)
 
+    def code(self, output: Tensor) -> Tensor:
+        """Codes [n, latent_dim] of the encoder's whole output [n, width]."""
+        codes = output[:, : self.latent_dim]
+        return normalize(codes) if self.unit_length else codes
+
     def embed(self, x: Tensor, adjacency: Adjacency) -> Tensor:
-        """Codes [n, latent_dim]."""
-        return self.encode(x, adjacency)[:, : self.latent_dim]
+        """Codes [n, latent_dim] of stored features [n, d] and the edges among them."""
+        return self.code(self.encode(x, adjacency))
 
     def forward(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Log-probabilities [n, K]."""

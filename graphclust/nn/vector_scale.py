@@ -34,6 +34,7 @@ class VectorScale(nn.Module):
     shift: Tensor
     factor: Tensor
     matrix: Tensor
+    unit_length: Tensor
 
     def __init__(self, n_features: int) -> None:
         super().__init__()

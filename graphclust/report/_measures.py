@@ -121,7 +121,7 @@ def _codes(labels: Any) -> tuple[np.ndarray, list[Any]]:
     """Codes of the labels, which are sorted where they can be; noise is the last one."""
     codes, names = encode_labels(labels, "labels")
     try:
-        ordered = sorted(names)
+        ordered = sorted(names)  # type: ignore[type-var]
     except TypeError:  # labels of several kinds stay in the order of their appearance
         ordered = list(names)
     if -1 in ordered:

@@ -12,25 +12,32 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from graphclust import __version__
 from graphclust._checks import check_count
 from graphclust._labels import as_array
-from graphclust.report._measures import Measures, cluster_tree, measure, nearest
-from graphclust.report._style import cluster_colors
+from graphclust.report._measures import cluster_tree, measure, nearest
+from graphclust.report._page_data import (
+    as_address,
+    as_text,
+    cluster_records,
+    example_samples,
+    made_sections,
+    plain_text,
+    rounded,
+    sheet_record,
+    tree_record,
+)
 from graphclust.report._thumbnails import Progress, Sheets, thumbnail_sheets
 from graphclust.report.layout import graph_layout
 
 __all__ = ["write_report"]
 
 _NEIGHBORS = 12
-_EXAMPLES = 24  # representatives, borderline and outlying samples that are named for each cluster
 
 
 def write_report(
@@ -139,7 +146,7 @@ def write_report(
     groups = _duplicate_groups(duplicates, n_samples)
     linkage = cluster_tree(graph, measures, tree)
     place = _positions(position, graph, n_samples, random_state)
-    examples = _examples(measures)
+    examples = example_samples(measures)
     # As many as a row of the overview shows; fewer where there are very many clusters.
     n_front = int(np.clip(2400 // n_clusters, 4, 12))
     folder = page.with_name(page.stem + "_files")
@@ -170,24 +177,24 @@ def write_report(
         **({} if sheets is None else {"width": sheets.widths, "height": sheets.heights}),
     }
     data = {
-        "title": _plain(title),
+        "title": plain_text(title),
         "n": n_samples,
         "neighbors": arrays["neighbors"].shape[1],
-        "inside": _number(measures.inside),
+        "inside": rounded(measures.inside),
         "probability": measures.certainty_is_probability,
-        "features": None if features_name is None else _plain(features_name),
+        "features": None if features_name is None else plain_text(features_name),
         "names": texts,
         "links": links,
-        "clusters": _clusters(measures, examples, place, cluster_names),
-        "tree": _tree(linkage),
-        "sheets": _sheets(sheets, folder.name, n_front),
-        "made": _made(how_made, graph, measures, features_name, sheets),
+        "clusters": cluster_records(measures, examples, place, cluster_names),
+        "tree": tree_record(linkage),
+        "sheets": sheet_record(sheets, folder.name, n_front),
+        "made": made_sections(how_made, graph, measures, features_name, sheets),
         "arrays": {name: _packed(values) for name, values in arrays.items()},
     }
     data["key"] = hashlib.sha256(json.dumps([data["names"], data["arrays"]["code"]]).encode()).hexdigest()[
         :16
     ]
-    _write(page, _render(data, sheets, _plain(title)))
+    _write(page, _render(data, sheets, plain_text(title)))
     _remove_stale(folder, [] if sheets is None else sheets.files)
     return page
 
@@ -212,7 +219,7 @@ def _names(
     """Names as text, and where the original files lie as seen from the page."""
     if names is not None and len(names) != n_samples:
         raise ValueError(f"there are {len(names)} names and {n_samples} samples: give one per sample")
-    given = None if names is None else [_text(name) for name in names]
+    given = None if names is None else [as_text(name) for name in names]
     if isinstance(images, np.ndarray) and images.dtype == object:
         images = images.tolist()
     if not isinstance(images, (list, tuple)) or not any(
@@ -224,28 +231,19 @@ def _names(
         common = os.path.commonpath([os.path.dirname(path) for path in paths if path is not None])
         base = os.path.relpath(common, os.path.abspath(home))
         # "./" keeps a folder that is called "javascript:" from being read as a kind of address.
-        base = "./" + _quoted(base) + "/"
+        base = "./" + as_address(base) + "/"
     except ValueError:  # on another drive
         return given or [path or f"sample {i}" for i, path in enumerate(paths)], None
     inner = [None if path is None else os.path.relpath(path, common) for path in paths]
     texts = given or [path or f"sample {i}" for i, path in enumerate(inner)]
-    targets = [None if path is None else _quoted(path) for path in inner]
+    targets = [None if path is None else as_address(path) for path in inner]
     # The page can work out most of them from the names.
     odd = {
         i: target
         for i, (target, text) in enumerate(zip(targets, texts))
-        if target != _quoted(text) or not _is_unicode(text)
+        if target != as_address(text) or not _is_unicode(text)
     }
     return texts, {"base": base, "odd": odd}
-
-
-def _text(name: Any) -> str:
-    return os.fsdecode(name) if isinstance(name, (bytes, os.PathLike)) else str(name)
-
-
-def _quoted(path: str) -> str:
-    """A path as part of an address, its bytes as they are on the disk, as JavaScript's encodeURIComponent has them."""
-    return quote(os.fsencode(path.replace(os.sep, "/")), safe="/!*'()")
 
 
 def _is_unicode(text: str) -> bool:
@@ -254,11 +252,6 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _plain(text: Any) -> str:
-    """Text without lone surrogates, which no file can hold."""
-    return str(text).encode("utf-8", "replace").decode("utf-8")
 
 
 def _duplicate_groups(duplicates: Any, n_samples: int) -> np.ndarray | None:
@@ -304,129 +297,7 @@ def _positions(position: Any, graph: Any, n_samples: int, random_state: int) -> 
     return np.rint(65_535 * np.clip(unit, 0, 1)).astype(np.uint16)
 
 
-def _examples(measures: Measures) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Representatives, borderline and outlying samples of each cluster."""
-    found = []
-    for cluster in range(len(measures.labels)):
-        members = measures.members(cluster)
-        borderline = members[np.argsort(measures.margin[members], kind="stable")]
-        borderline = borderline[measures.second[borderline] >= 0]
-        outlying = members[np.argsort(-measures.outlying[members], kind="stable")]
-        found.append((members[:_EXAMPLES], borderline[:_EXAMPLES], outlying[:_EXAMPLES]))
-    return found
-
-
 # -- what goes out -------------------------------------------------------------------------------------------
-
-
-def _clusters(
-    measures: Measures,
-    examples: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-    place: np.ndarray,
-    cluster_names: Mapping[Any, str] | None,
-) -> list[dict[str, Any]]:
-    from matplotlib.colors import to_hex
-
-    colors = [to_hex(color) for color in cluster_colors(measures.labels)]
-    result = []
-    for k, label in enumerate(measures.labels):
-        members = measures.members(k)
-        points = place[members].astype(np.float64)
-        middle = members[np.square(points - np.median(points, axis=0)).sum(axis=1).argmin()]
-        row = measures.shares[[k]].tocoo()
-        others = [(int(c), float(v)) for c, v in zip(row.col, row.data) if c != k and v > 0]
-        noise = measures.has_noise and k == len(measures.labels) - 1
-        name = (cluster_names or {}).get(label)
-        result.append(
-            {
-                "label": "–" if noise else _text(label),
-                "name": ("Noise" if noise else None) if name is None else _text(name),
-                "noise": noise,
-                "color": colors[k],
-                "size": int(measures.sizes[k]),
-                "certainty": _number(measures.mean_certainty[k]),
-                "cohesion": _number(measures.cohesion[k]),
-                "silhouette": _number(measures.silhouette[k]),
-                "near": [[c, _number(v)] for c, v in sorted(others, key=lambda pair: -pair[1])[:6]],
-                "anchor": int(middle),
-                "representative": examples[k][0].tolist(),
-                "borderline": examples[k][1].tolist(),
-                "outlying": examples[k][2].tolist(),
-            }
-        )
-    return result
-
-
-def _tree(linkage: np.ndarray | None) -> dict[str, Any] | None:
-    if linkage is None:
-        return None
-    from scipy.cluster.hierarchy import leaves_list
-
-    # Above this no edge joins the two sides (`merge_parts` gives such pairs a weight of 1e-12).
-    unlinked = -np.log(1.1e-12)
-    merges = [[int(a), int(b), _number(h), bool(h >= unlinked)] for a, b, h, _ in linkage]
-    return {"merges": merges, "order": leaves_list(linkage).tolist()}
-
-
-def _sheets(sheets: Sheets | None, folder: str, n_front: int) -> dict[str, Any] | None:
-    if sheets is None:
-        return None
-    return {
-        "cell": sheets.cell,
-        "columns": sheets.columns,
-        "each": sheets.per_sheet,
-        "front": n_front,
-        "pixelated": sheets.pixelated,
-        "mime": sheets.mime,
-        "files": ["./" + _quoted(folder) + "/" + name for name in sheets.files],
-    }
-
-
-def _made(
-    how_made: Mapping[str, Any] | None,
-    graph: Any,
-    measures: Measures,
-    features_name: str | None,
-    sheets: Sheets | None,
-) -> list[list[Any]]:
-    """Sections of [key, value] pairs, all text."""
-    given = {} if how_made is None else dict(how_made)
-    sections: dict[str, dict[str, Any]] = {
-        "Result": {
-            "Samples": f"{len(measures.codes):,}",
-            "Clusters": f"{len(measures.labels) - measures.has_noise:,}",
-            **({"Features": features_name} if features_name else {}),
-        }
-    }
-    plain = {key: value for key, value in given.items() if not isinstance(value, Mapping)}
-    sections["Result"].update(plain)
-    sections.update({str(key): dict(value) for key, value in given.items() if isinstance(value, Mapping)})
-    construction = getattr(graph, "construction", None)
-    if isinstance(construction, Mapping) and construction:
-        sections.setdefault("Sample graph", dict(construction))
-        sections["Sample graph"].setdefault("edges", f"{graph.num_edges:,}")
-    page = {"Written": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")}
-    if sheets is not None and sheets.n_missing:
-        page["Images that could not be read"] = f"{sheets.n_missing:,}"
-    sections["This page"] = {**page, "graphclust": __version__}
-    return [
-        [_plain(name), [[_plain(key).replace("_", " "), _value(value)] for key, value in section.items()]]
-        for name, section in sections.items()
-    ]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_value(item) for item in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_plain(key)}: {_value(item)}" for key, item in value.items())
-    return "–" if value is None else _plain(value)
-
-
-def _number(value: float) -> float | None:
-    return round(float(value), 5) if np.isfinite(value) else None
 
 
 def _sixteen_bits(values: np.ndarray) -> np.ndarray:

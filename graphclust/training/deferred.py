@@ -39,7 +39,7 @@ class DeferredBatchSource(BatchSource):
         self._made = None
 
     # A property where the parent has an attribute: that is what defers it.
-    @property  # type: ignore[override]
+    @property
     def graph(self) -> Data:
         """The graph, made now if it is not there yet."""
         if self._made is None:

@@ -48,16 +48,17 @@ def communities():
 @pytest.mark.parametrize("batch_size", [None, 50])
 def test_edges_alone_tell_the_groups(method, batch_size, communities):
     data, group = communities
-    # A walk of many steps would forget the group; with one hop the attention is over the edges.
-    settings = {"hops": 1, "pretrain_epochs": 60, "learning_rate": 1e-3, "epochs": 10}
-    settings = settings if method is DAEGC else {"epochs": 60 if batch_size is None else 20}
-    model = method(3, hidden_channels=(32,), batch_size=batch_size, random_state=0, **settings).fit(data)
+    settings = {"pretrain_epochs": 60, "epochs": 10} if method is DAEGC else {"epochs": 60}
+    settings |= {"hidden_channels": (32,), "scale": "standard", "random_state": 0}
+    if batch_size is not None:
+        settings |= dict.fromkeys(settings.keys() & {"pretrain_epochs", "epochs"}, 20)
+    model = method(3, batch_size=batch_size, **settings).fit(data)
     assert clustering_accuracy(group, model.labels_) > 0.8
     # Joined samples have the larger inner products.
     z = torch.from_numpy(model.embedding_)
     product = z @ z.T
     edges = model.graph_.edge_index
-    assert product[edges[0], edges[1]].mean() > product.mean() + 1
+    assert product[edges[0], edges[1]].mean() > product.mean() + 0.3
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -113,9 +114,8 @@ def test_loss_falls_and_batches_train(method, samples):
         if stage != "clustering":
             assert losses[-1] < losses[0], stage
     assert clustering_accuracy(samples[1], model.labels_) > 0.3
-    assert not np.array_equal(
-        model.embedding_, method(10, **settings | {"batch_size": None}).fit(samples[0]).embedding_
-    )
+    at_once = method(10, **settings | {"batch_size": None}).fit(samples[0])
+    assert not np.array_equal(model.embedding_, at_once.embedding_)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -178,17 +178,16 @@ class TestDAEGC:
         other = DAEGC(10, **SETTINGS[DAEGC] | {"hops": 1}).fit(graph)
         assert not np.allclose(other.embedding_, model.embedding_, atol=1e-2)
 
-    def test_clusters_sharpen(self, samples):
-        start, end = (
-            DAEGC(10, **SETTINGS[DAEGC] | {"epochs": n, "learning_rate": 1e-3}).fit(samples[0])
-            for n in (0, 20)
-        )
-        assert [r["stage"] for r in end.history_] == ["pretraining"] * 10 + ["clustering"] * 20
-        target = target_distribution(torch.from_numpy(start.probabilities_))
-        divergence = [
-            float((target * (target / torch.from_numpy(m.probabilities_)).log()).sum()) for m in (start, end)
+    def test_the_target_sharpens(self, samples):
+        """Assignments grow surer than they are at the start, and than the edges alone make them."""
+        settings = SETTINGS[DAEGC] | {"learning_rate": 5e-3}
+        runs = [
+            DAEGC(10, **settings | changes).fit(samples[0])
+            for changes in ({"epochs": 0}, {"epochs": 30, "gamma": 0.0}, {"epochs": 30, "gamma": 100.0})
         ]
-        assert divergence[1] < 0.9 * divergence[0]
+        assert [r["stage"] for r in runs[2].history_] == ["pretraining"] * 10 + ["clustering"] * 30
+        start, edges, both = (float(run.probabilities_.max(axis=1).mean()) for run in runs)
+        assert both > 1.1 * start and both > 1.1 * edges
 
 
 class TestDFCN:
@@ -226,10 +225,11 @@ class TestDFCN:
         with pytest.raises(ValueError, match="cannot be read"):
             graphclust.load(tmp_path / "model")
 
-    def test_reconstructs(self, fitted, samples):
-        decoded = fitted[DFCN].reconstruct(samples[0][:20])
+    def test_reconstructs(self, samples):
+        settings = SETTINGS[DFCN] | {"pretrain_epochs": 30, "joint_epochs": 30, "pretrain_learning_rate": 5e-3}
+        decoded = DFCN(10, **settings).fit(samples[0]).reconstruct(samples[0][:20])
         assert decoded.shape == (20, 64)
-        assert np.square(decoded - samples[0][:20]).mean() < samples[0].var()
+        assert np.square(decoded - samples[0][:20]).mean() < 0.9 * samples[0].var(axis=0).mean()
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def x(digits: Any) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def blocks() -> tuple[Data, np.ndarray]:
-    """Three groups of 40 that are joined within much more often than between, with features that alone are not enough."""
+    """Three groups of 40, joined within much more often than between; their features alone are not enough."""
     torch.manual_seed(0)
     y = torch.arange(3).repeat_interleave(40)
     edges = stochastic_blockmodel_graph([40] * 3, torch.full((3, 3), 0.02) + 0.23 * torch.eye(3))
@@ -256,7 +256,7 @@ def test_a_broken_run_ends_as_an_unbroken_one(
     assert [r["loss"] for r in model.history_] == [r["loss"] for r in whole.history_]
 
 
-# Least accuracy: well above k-means (33) with short training; five seeds gave what stands behind the lines.
+# Least accuracy: well above k-means (33); narrow networks and short training but for DMoN.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "parameters", "least"),

@@ -217,7 +217,7 @@ def test_bad_layers() -> None:
         ConvEncoder((8, 8), (4, 4), kernel_sizes=(3, 4))
     with pytest.raises(ValueError, match="kernel_sizes"):
         ConvDecoder((8, 8), (4, 4), kernel_sizes=(3,))
-    with pytest.raises(ValueError, match="hidden_channels is empty"):
+    with pytest.raises(ValueError, match="channels is empty"):
         ConvEncoder((8, 8), ())
     with pytest.raises(ValueError, match="latent_dim"):
         ConvEncoder((8, 8), (4,), 0)

@@ -563,6 +563,17 @@ def test_sheets_beside_the_page(visit: Any, digits_page: dict[str, Any], tmp_pat
     assert href == (tmp_path / name).as_uri()
 
 
+def test_a_page_without_its_folder_says_so(browser: Any, digits_page: dict[str, Any], tmp_path: Path) -> None:
+    content = {key: digits_page[key] for key in ("graph", "labels", "images")}
+    path = write_report(tmp_path / "moved.html", max_embedded=0, **content)
+    shutil.rmtree(tmp_path / "moved_files")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector(".notice")
+    assert "moved_files" in page.locator(".notice").inner_text()
+    page.close()
+
+
 def test_twenty_thousand_samples(visit: Any, tmp_path: Path) -> None:
     """What the page does grows with what is seen, not with the samples."""
     n = 20_000

@@ -168,6 +168,7 @@ function sortedGallery({ items, label, mixed = false, first = "typical", firstWo
       : `${whole.format(found.length)} of ${count(items.length, "sample")}`;
     host.replaceChildren(found.length ? gallery({ items: found, label, mixed })
       : el("p", { class: "empty" }, "No sample is left. Choose “All” or clear the name."));
+    host.firstChild.build?.();
   }
   for (const control of [sort, filter, text]) control.addEventListener("input", update);
   update();

@@ -19,7 +19,7 @@ const SampleMap = (() => {
       : [[226, 94, 0], [190, 190, 186], [38, 110, 190]];
     const t = bin / (BINS - 1);
     const [a, b, u] = t < 0.5 ? [low, middle, 2 * t] : [middle, high, 2 * t - 1];
-    return `rgb(${a.map((v, c) => Math.round(v + (b[c] - v) * u)).join(" ")})`;
+    return a.map((v, c) => Math.round(v + (b[c] - v) * u));
   }
 
   function view() {
@@ -61,11 +61,11 @@ const SampleMap = (() => {
           layers: [
             { alpha: chosen.size ? 0.08 : 0.5, has: k => !is(k) || Data.clusters[k].noise },
             { alpha: 0.85, has: k => is(k) && !Data.clusters[k].noise }],
-          color: Theme.color, shape: MapDrawing.shapeOf });
+          rgb: Theme.rgb, shape: MapDrawing.shapeOf });
       } else {
         byCertainty ??= MapDrawing.grouped(i => Math.min(BINS - 1, Math.floor(Data.certaintyOf(i) * BINS)), BINS);
         MapDrawing.points(context, shown, byCertainty,
-          { layers: [{ alpha: 0.9, has: () => true }], color: ramp, shape: () => MapDrawing.circle });
+          { layers: [{ alpha: 0.9, has: () => true }], rgb: ramp, shape: () => MapDrawing.circle });
       }
       const pictured = Data.images && MapDrawing.pictures(context, shown, allowed, redraw);
       MapDrawing.labels(context, shown, chosen.size ? bySize.filter(k => chosen.has(k)) : bySize, colors, pictured ? 34 : 16);

@@ -71,30 +71,60 @@ const MapDrawing = (() => {
     return best;
   }
 
-  function points(context, view, groups, style) {
-    const { starts, items, keys, rounds } = groups;
-    const { scale, left, top, width, height, radius } = view;
-    const small = radius < 1.6;
-    for (const layer of style.layers) {
-      context.globalAlpha = layer.alpha;
+  // Call `draw` with the key and the samples of each group of each layer, in the order in which they are drawn.
+  function eachGroup({ starts, keys, rounds }, layers, draw) {
+    for (const layer of layers) {
       for (let g = 0; g < keys * rounds; g++) {
-        const key = g % keys;
-        if (starts[g] === starts[g + 1] || !layer.has(key)) continue;
-        context.fillStyle = style.color(key);
-        const shape = style.shape(key);
-        if (!small) context.beginPath();
-        for (let at = starts[g]; at < starts[g + 1]; at++) {
-          const i = items[at];
-          const px = x[i] * scale + left;
-          const py = y[i] * scale + top;
-          if (px < -9 || py < -9 || px > width + 9 || py > height + 9) continue;
-          if (small) context.fillRect(px - radius, py - radius, 2 * radius, 2 * radius);
-          else shape(context, px, py, radius);
-        }
-        if (!small) context.fill();
+        if (starts[g] < starts[g + 1] && layer.has(g % keys)) draw(g % keys, layer.alpha, starts[g], starts[g + 1]);
       }
     }
+  }
+
+  function points(context, view, groups, style) {
+    if (view.radius < 1.6) {
+      specks(context, view, groups, style);
+      return;
+    }
+    const { scale, left, top, width, height, radius } = view;
+    eachGroup(groups, style.layers, (key, alpha, from, to) => {
+      const shape = style.shape(key);
+      context.globalAlpha = alpha;
+      context.fillStyle = `rgb(${style.rgb(key).join(" ")})`;
+      context.beginPath();
+      for (let at = from; at < to; at++) {
+        const i = groups.items[at];
+        const px = x[i] * scale + left;
+        const py = y[i] * scale + top;
+        if (px > -9 && py > -9 && px < width + 9 && py < height + 9) shape(context, px, py, radius);
+      }
+      context.fill();
+    });
     context.globalAlpha = 1;
+  }
+
+  // Very many points are a few pixels each, which are set in memory: ten times faster than drawn shapes.
+  function specks(context, view, groups, style) {
+    const { canvas } = context;
+    const ratio = canvas.width / view.width;
+    const size = Math.max(1, Math.round(2 * view.radius * ratio));
+    const image = context.createImageData(canvas.width, canvas.height);
+    const pixels = new Uint32Array(image.data.buffer);
+    const [scale, left, top] = [view.scale, view.left, view.top].map(v => v * ratio);
+    eachGroup(groups, style.layers, (key, alpha, from, to) => {
+      const [r, g, b] = style.rgb(key);
+      const color = ((Math.round(255 * alpha) << 24) | (b << 16) | (g << 8) | r) >>> 0;
+      for (let at = from; at < to; at++) {
+        const i = groups.items[at];
+        const px = Math.round(x[i] * scale + left - size / 2);
+        const py = Math.round(y[i] * scale + top - size / 2);
+        if (px < 0 || py < 0 || px + size > canvas.width || py + size > canvas.height) continue;
+        for (let row = py; row < py + size; row++) {
+          const end = row * canvas.width + px + size;
+          for (let pixel = end - size; pixel < end; pixel++) pixels[pixel] = color;
+        }
+      }
+    });
+    context.putImageData(image, 0, 0);
   }
 
   // How far most of a cluster reaches above its anchor, in units of the map.

@@ -153,6 +153,9 @@ const Router = (() => {
     start() {
       history.replaceState({ entry }, "");
       Theme.apply();
+      // Badges below each other are of one width.
+      const longest = Math.min(14, Math.max(...Data.clusters.map(cluster => cluster.label.length)));
+      document.documentElement.style.setProperty("--badge", `${16 + 8 * longest}px`);
       if (parse().view === "search") byId("query").value = parse().argument;
       render();
     },

@@ -19,10 +19,13 @@ const Theme = (() => {
   function lifted(hex) {
     let rgb = channels(hex);
     while (luminance(rgb) < 0.2) rgb = rgb.map(v => v + (255 - v) * 0.12);
-    return `rgb(${rgb.map(Math.round).join(" ")})`;
+    return rgb.map(Math.round);
   }
+  const light = Data.clusters.map(cluster => channels(cluster.color));
   const dark = Data.clusters.map(cluster => lifted(cluster.color));
-  const color = k => (isDark() ? dark[k] : Data.clusters[k].color);
+  // Red, green and blue of a cluster, 0 to 255; and as CSS has it.
+  const rgb = k => (isDark() ? dark : light)[k];
+  const color = k => `rgb(${rgb(k).join(" ")})`;
 
   function apply() {
     document.documentElement.dataset.theme = isDark() ? "dark" : "light";
@@ -42,5 +45,5 @@ const Theme = (() => {
     apply();
     announce(byId("theme").title);
   });
-  return { isDark, color, apply, watch: watcher => watchers.add(watcher) };
+  return { isDark, rgb, color, apply, watch: watcher => watchers.add(watcher) };
 })();

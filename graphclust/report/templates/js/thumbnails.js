@@ -47,6 +47,14 @@ const Thumbnails = (() => {
     queueMicrotask(load);
   }
 
+  function complain() {
+    if (document.querySelector(".notice")) return;
+    const folder = sheets.files.length ? decodeURIComponent(sheets.files[0].split("/")[1]) : null;
+    byId("main").before(el("p", { class: "notice", role: "alert" }, folder
+      ? ["Thumbnails are missing. They are in the folder ", el("bdi", {}, folder), ", which belongs beside this page."]
+      : "This browser cannot show the thumbnails."));
+  }
+
   async function load() {
     if (loading >= AT_ONCE) return;
     const number = [...wanted.keys()].pop();
@@ -63,7 +71,7 @@ const Thumbnails = (() => {
       ready.set(number, image);
       for (const request of requests) if (request.alive()) request.draw(image);
     } catch {
-      document.documentElement.classList.add("no-thumbnails");
+      complain();
     }
     loading--;
     load();
