@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         NeighborSampler,
         NeighborSearch,
         SampleGraph,
+        estimate_n_clusters,
         neighbor_loader,
     )
     from graphclust.methods import (
@@ -117,6 +118,7 @@ _EXPORTS = {
     "KMeans": "graphclust.methods",
     "load": "graphclust.methods",
     "compare": "graphclust.comparison",
+    "estimate_n_clusters": "graphclust.graph",
     "SampleGraph": "graphclust.graph",
     "NeighborSearch": "graphclust.graph",
     "FaissNeighbors": "graphclust.graph",
@@ -153,6 +155,7 @@ __all__ = [
     "load",
     "compare",
     "SampleGraph",
+    "estimate_n_clusters",
     "NeighborSearch",
     "FaissNeighbors",
     "NeighborSampler",

@@ -1,5 +1,6 @@
 """The sample graph: search neighbours, weigh edges, store, sample, extend."""
 
+from graphclust.graph.counting import ClusterCount, estimate_n_clusters
 from graphclust.graph.kernels import neighbor_weights, symmetrize_edges
 from graphclust.graph.retrieval import (
     duplicate_groups,
@@ -14,6 +15,8 @@ from graphclust.graph.summary import GraphSummary
 from graphclust.graph.transforms import FaissNeighbors, KNNSampleGraph
 
 __all__ = [
+    "ClusterCount",
+    "estimate_n_clusters",
     "FaissNeighbors",
     "GraphSummary",
     "KNNSampleGraph",

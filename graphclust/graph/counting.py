@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import scipy.sparse as sp
@@ -45,6 +45,30 @@ class ClusterCount(NamedTuple):
     candidates: NDArray[np.int64]
     strengths: NDArray[np.float64]
     each_run: tuple[int, ...]
+
+
+@overload
+def estimate_n_clusters(
+    data: Any,
+    *,
+    n_neighbors: int = ...,
+    start: int = ...,
+    n_runs: int = ...,
+    random_state: Any = ...,
+    return_scores: Literal[False] = ...,
+) -> int: ...
+
+
+@overload
+def estimate_n_clusters(
+    data: Any,
+    *,
+    n_neighbors: int = ...,
+    start: int = ...,
+    n_runs: int = ...,
+    random_state: Any = ...,
+    return_scores: Literal[True],
+) -> ClusterCount: ...
 
 
 def estimate_n_clusters(

@@ -89,7 +89,7 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
     True
     """
 
-    n_clusters: int | None = field(default=8, kw_only=False)  # type: ignore[assignment]
+    n_clusters: int | str | None = field(default=8, kw_only=False)  # type: ignore[assignment]
     min_size: int | None = None
     n_parts: int | None = None
 
@@ -113,7 +113,9 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
                 "of samples that makes a cluster, or n_clusters"
             )
         if self.n_parts is not None:
-            check_count(self.n_parts, "n_parts", minimum=self.n_clusters or 2)
+            check_count(
+                self.n_parts, "n_parts", minimum=self.n_clusters if isinstance(self.n_clusters, int) else 2
+            )
 
     def _fit(self, x: NDArray[np.float32], seed: int) -> None:
         n = len(x)

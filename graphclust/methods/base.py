@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from graphclust.methods.files import (
     write_meta,
     write_results,
 )
-from graphclust.methods.inputs import Input, choose_n_clusters, read_features
+from graphclust.methods.inputs import Input, check_n_clusters, choose_n_clusters, read_features
 from graphclust.nn.scaling import SCALES
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
@@ -58,8 +58,8 @@ class DeepClusterer(
 
     Parameters
     ----------
-    n_clusters : int
-        K.
+    n_clusters : int or "auto"
+        K; "auto" estimates it from the sample graph (`graphclust.estimate_n_clusters`).
     scale : {"auto", "minmax", "standard", "none"}
         Of the network's input (`graphclust.nn.FeatureScale`); a graph is built on the features as they are.
     batch_size : int or None
@@ -93,7 +93,7 @@ class DeepClusterer(
         Of samples that are images.
     """
 
-    n_clusters: int = field(default=8, kw_only=False)
+    n_clusters: int | str = field(default=8, kw_only=False)
     scale: str = "auto"
     batch_size: int | None = None
     device: Any = None
@@ -104,6 +104,9 @@ class DeepClusterer(
 
     #: Whether the network reads edges; without, no graph is built and none is kept.
     uses_graph: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # a declared field would be a parameter
+        image_shape_: tuple[int, int, int] | None
 
     @abstractmethod
     def _build(self, n_features: int) -> Any:
@@ -121,7 +124,7 @@ class DeepClusterer(
 
     def _check_parameters(self) -> None:
         """Raise ValueError or TypeError for a parameter that makes no sense, before anything is computed."""
-        check_count(self.n_clusters, "n_clusters")
+        check_n_clusters(self.n_clusters)
         check_choice(self.scale, "scale", SCALES)
         check_choice(self.precision, "precision", PRECISIONS)
         check_device(self.device)
@@ -163,8 +166,8 @@ class DeepClusterer(
             verbose=self.verbose,
         )
         graph = self._data_of(X)
-        n_samples, n_features = graph.x.shape
-        self.n_clusters_ = choose_n_clusters(self.n_clusters, n_samples)
+        n_features = graph.x.shape[1]
+        self.n_clusters_ = choose_n_clusters(self.n_clusters, graph, seed)
         with _private_randomness(seed):
             model = self._build(n_features)
             model.scale.fit(graph.x, self.scale)

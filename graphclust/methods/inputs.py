@@ -12,14 +12,31 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphclust._checks import check_choice, check_features
+from graphclust._checks import check_choice, check_count, check_features
+from graphclust.graph.counting import estimate_n_clusters
 from graphclust.nn.convolutional import check_image_shape
 
 Input: TypeAlias = ArrayLike | Tensor | Data
 
 
-def choose_n_clusters(n_clusters: int, n_samples: int) -> int:
-    """K as it is used, for N samples: no more clusters than samples."""
+def check_n_clusters(n_clusters: Any) -> None:
+    """Raise ValueError or TypeError unless `n_clusters` is an integer of at least 1, or "auto"."""
+    if isinstance(n_clusters, str):
+        if n_clusters != "auto":
+            raise ValueError(
+                f'n_clusters={n_clusters!r} must be a number of at least 1, or "auto" to estimate it'
+            )
+    else:
+        check_count(n_clusters, "n_clusters")
+
+
+def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
+    """K as it is used for features [N, d] or a graph: given, or estimated from the sample graph for "auto"."""
+    if isinstance(n_clusters, str):
+        has_edges = isinstance(data, Data) and data.edge_index is not None and data.edge_index.numel() > 0
+        features = data.x if isinstance(data, Data) else data
+        return estimate_n_clusters(data if has_edges else features, random_state=seed)
+    n_samples = data.x.shape[0] if isinstance(data, Data) else len(data)
     if n_clusters > n_samples:
         raise ValueError(
             f"n_samples={n_samples} is smaller than n_clusters={n_clusters}: ask for fewer clusters"

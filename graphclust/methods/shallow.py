@@ -13,7 +13,6 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from graphclust._checks import check_count
 from graphclust.methods.base import draw_seed
 from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
@@ -24,7 +23,7 @@ from graphclust.methods.files import (
     write_meta,
     write_results,
 )
-from graphclust.methods.inputs import Input, choose_n_clusters, read_features
+from graphclust.methods.inputs import Input, check_n_clusters, choose_n_clusters, read_features
 
 Self = TypeVar("Self", bound="ShallowClusterer")
 
@@ -35,8 +34,8 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
 
     Parameters
     ----------
-    n_clusters : int
-        K.
+    n_clusters : int or "auto"
+        K; "auto" estimates it from the sample graph (`graphclust.estimate_n_clusters`).
     random_state : int, RandomState or None
         The only source of randomness.
 
@@ -50,7 +49,7 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         Of samples that are images.
     """
 
-    n_clusters: int = field(default=8, kw_only=False)
+    n_clusters: int | str = field(default=8, kw_only=False)
     random_state: Any = None
 
     if TYPE_CHECKING:  # a declared field would be a parameter
@@ -69,7 +68,7 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
     def _check_parameters(self) -> None:
         """Raise ValueError or TypeError for a parameter that makes no sense, before anything is computed."""
         if not (self._finds_n_clusters and self.n_clusters is None):
-            check_count(self.n_clusters, "n_clusters")
+            check_n_clusters(self.n_clusters)
 
     def fit(self: Self, X: Input, y: Any = None) -> Self:
         """Cluster the samples.
@@ -87,11 +86,11 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         """
         self._check_parameters()
         x = self._data_of(X)
-        n_samples, n_features = x.shape
+        seed = draw_seed(self.random_state)
         if self.n_clusters is not None:
-            self.n_clusters_ = choose_n_clusters(self.n_clusters, n_samples)
-        self.n_features_in_ = n_features
-        self._fit(x.float().cpu().numpy(), draw_seed(self.random_state))
+            self.n_clusters_ = choose_n_clusters(self.n_clusters, self.__dict__.get("graph_", x), seed)
+        self.n_features_in_ = x.shape[1]
+        self._fit(x.float().cpu().numpy(), seed)
         return self
 
     def _data_of(self, X: Input) -> Tensor:

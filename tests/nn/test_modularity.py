@@ -133,7 +133,7 @@ class TestBatches:
             local, adjacency = self.part(edges, weight, index)
             terms = head(logits.softmax(dim=1)[local], adjacency, index)
             mean += torch.autograd.grad(sum(terms), logits)[0] / 3
-            values.append(float(sum(terms)))
+            values.append(float(sum(terms).detach()))
         torch.testing.assert_close(mean, expected, atol=1e-6, rtol=1e-3)
         assert sum(values) / 3 == pytest.approx(float(whole), abs=1e-5)
 
