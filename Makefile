@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # faiss-cpu by default; `make install EXTRAS=gpu,dev` takes faiss-gpu instead.
-EXTRAS ?= cpu,dev
+EXTRAS ?= cpu,images,dev
 # Extra arguments for installing torch, where the default build is not the wanted one
 # (for example an index or a folder of wheels): make install TORCH_INSTALL_ARGS="--find-links /wheels"
 TORCH_INSTALL_ARGS ?=

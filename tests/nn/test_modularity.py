@@ -135,7 +135,7 @@ class TestBatches:
             mean += torch.autograd.grad(sum(terms), logits)[0] / 3
             values.append(float(sum(terms).detach()))
         torch.testing.assert_close(mean, expected, atol=1e-6, rtol=1e-3)
-        assert sum(values) / 3 == pytest.approx(float(whole), abs=1e-5)
+        assert sum(values) / 3 == pytest.approx(float(whole.detach()), abs=1e-5)
 
     def test_running_sums_forget_their_start(self) -> None:
         edges, weight = graph()
