@@ -329,7 +329,7 @@ class TestCluster:
     def test_refuses_what_it_should(self, npy: Path, tmp_path: Path) -> None:
         cluster = ("cluster", npy, "--out", tmp_path / "out")
         assert "'kmean'" in refused(*cluster, "-k", 3, "--method", "kmean")
-        assert "vgdcn" in refused(*cluster, "-k", 3, "--method", "kmean")
+        assert "KMeans" in refused(*cluster, "-k", 3, "--method", "kmean")
         assert "'deepclusterer'" in refused(*cluster, "-k", 3, "--method", "deepclusterer")  # abstract
         assert "'depth'" in refused(*cluster, "-k", 3, "--set", "depth=3")
         assert "NAME=VALUE" in refused(*cluster, "-k", 3, "--set", "depth")

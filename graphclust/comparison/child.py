@@ -41,7 +41,7 @@ def _fit(job: dict[str, Any]) -> dict[str, Any]:
     method = METHODS[job["method"]]
     estimator = method(**job["parameters"])
     takes_edges = getattr(method, "uses_graph", False) and data.edge_index is not None
-    X = data.graph() if takes_edges else data.x
+    X = data.graph() if takes_edges else data.samples()
     before = peak_memory()
     started = time.perf_counter()
     estimator.fit(X)

@@ -41,6 +41,8 @@ class ComparedData:
     edge_index : ndarray [2, E], int64, or None
         Of an attributed graph.
     edge_weight : ndarray [E], float32, or None
+    image_shape : (H, W) or (H, W, C), or None
+        Of a sample, where samples are images; the rows of `x` are then H * W * C pixels.
     """
 
     name: str
@@ -48,11 +50,12 @@ class ComparedData:
     labels: NDArray[Any] | None = None
     edge_index: NDArray[np.int64] | None = None
     edge_weight: NDArray[np.float32] | None = None
+    image_shape: tuple[int, ...] | None = None
 
     @cached_property
     def digest(self) -> str:
         """Checksum of samples and edges: what was measured on other data has another one."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(f"{self.image_shape} ".encode())
         for name in _ARRAYS:
             array = getattr(self, name)
             if array is not None:
@@ -61,8 +64,14 @@ class ComparedData:
                     digest.update(np.ascontiguousarray(array[start : start + 4096]).data)
         return digest.hexdigest()
 
+    def samples(self) -> NDArray[Any]:
+        """What methods get that read no edges: `x`, as images where it is images."""
+        return self.x if self.image_shape is None else self.x.reshape(-1, *self.image_shape)
+
     def save(self, folder: Path) -> None:
         """Write the arrays, without the labels, to a folder."""
+        if self.image_shape is not None:
+            np.save(folder / "image_shape.npy", self.image_shape)
         for name in _ARRAYS:
             array = getattr(self, name)
             if array is not None:
@@ -73,7 +82,10 @@ class ComparedData:
         """What `save` wrote, as memory maps."""
         found = {name: folder / f"{name}.npy" for name in _ARRAYS}
         arrays = {name: np.load(path, mmap_mode="r") for name, path in found.items() if path.exists()}
-        return cls(folder.name, **arrays)
+        shape = folder / "image_shape.npy"
+        return cls(
+            folder.name, **arrays, image_shape=tuple(np.load(shape).tolist()) if shape.exists() else None
+        )
 
     def graph(self) -> Data:
         """The attributed graph as a PyG `Data`; without edges the samples alone."""
@@ -123,14 +135,15 @@ def read_data(
             column = labels if isinstance(labels, str) else None
             table = read_features(data, key=key, labels=column, ignore=ignore)
             true = labels if column is None else table.labels
-            return _checked(Path(data).name, table.x, true)
+            return _checked(Path(data).name, table.x, true, image_shape=table.image_shape)
     if isinstance(data, datasets.Dataset):
         if data.x is None:
             raise ValueError(
                 f"the data set {data.name!r} has images of many sizes and no features: extract features first"
             )
         given = data.y if labels is None else labels
-        return _checked(data.name, data.x, given, data.edge_index)
+        shape = None if data.images is None else data.images.shape[1:]
+        return _checked(data.name, data.x, given, data.edge_index, image_shape=shape)
     if isinstance(data, Data):
         if data.x is None:
             raise ValueError(
@@ -160,10 +173,17 @@ def _is_dataset(name: str | os.PathLike[str]) -> bool:
     )
 
 
-def _checked(name: str, x: Any, labels: Any, edge_index: Any = None, edge_weight: Any = None) -> ComparedData:
+def _checked(
+    name: str,
+    x: Any,
+    labels: Any,
+    edge_index: Any = None,
+    edge_weight: Any = None,
+    image_shape: tuple[int, ...] | None = None,
+) -> ComparedData:
     if np.ndim(x) in (3, 4):
         images = as_array(x)
-        x = images.reshape(len(images), -1)
+        image_shape, x = images.shape[1:], images.reshape(len(images), -1)
         if x.dtype == np.uint8:
             x = x.astype(np.float32) / 255
     features = check_features(x, "data", min_samples=2).cpu().numpy()
@@ -174,4 +194,4 @@ def _checked(name: str, x: Any, labels: Any, edge_index: Any = None, edge_weight
         )
     edges = None if edge_index is None else as_array(edge_index).astype(np.int64, copy=False)
     weight = None if edge_weight is None else as_array(edge_weight).astype(np.float32, copy=False)
-    return ComparedData(name, features, true, edges, weight)
+    return ComparedData(name, features, true, edges, weight, image_shape)

@@ -226,7 +226,11 @@ class TestDFCN:
             graphclust.load(tmp_path / "model")
 
     def test_reconstructs(self, samples):
-        settings = SETTINGS[DFCN] | {"pretrain_epochs": 30, "joint_epochs": 30, "pretrain_learning_rate": 5e-3}
+        settings = SETTINGS[DFCN] | {
+            "pretrain_epochs": 30,
+            "joint_epochs": 30,
+            "pretrain_learning_rate": 5e-3,
+        }
         decoded = DFCN(10, **settings).fit(samples[0]).reconstruct(samples[0][:20])
         assert decoded.shape == (20, 64)
         assert np.square(decoded - samples[0][:20]).mean() < 0.9 * samples[0].var(axis=0).mean()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_blobs
 from torch_geometric.data import Data
 
 import graphclust
@@ -184,6 +184,27 @@ class TestCluster:
         shuffled = x[:, np.random.default_rng(0).permutation(64)]
         assert type(graphclust.cluster(shuffled, 5)) is ConsensusClustering
         assert type(graphclust.cluster(x, 5, method="kmeans")) is graphclust.KMeans
+        graph = SampleGraph.from_features(x, n_neighbors=4)
+        given = Data(x=graph.x, edge_index=graph.edge_index)
+        assert type(graphclust.cluster(given, 5, pretrain_epochs=1, epochs=1)) is graphclust.GraphMI
+
+    def test_counts_the_clusters(self) -> None:
+        x, y = make_blobs(600, 10, centers=4, random_state=0)
+        model = graphclust.cluster(x)
+        assert model.n_clusters_ == 4 and clustering_accuracy(y, model.labels_) == 1.0
+
+    def test_a_folder_of_images(self, digits: Any, tmp_path: Path) -> None:
+        from PIL import Image
+
+        pictures = (digits[0][:120].reshape(-1, 8, 8) * 255).astype(np.uint8)
+        for i, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / f"{i:03}.png")
+        few = {"part_epochs": 1, "epochs": 1, "rounds": 1}
+        model = graphclust.cluster(tmp_path, 3, **few)
+        assert type(model) is LearnedGraphClustering and len(model.images_.paths) == 120
+        np.testing.assert_array_equal(
+            model.labels_, graphclust.cluster(pictures / np.float32(255), 3, **few).labels_
+        )
 
     def test_unknown_method(self, digits: Any) -> None:
         with pytest.raises(ValueError, match="dbscan"):

@@ -307,7 +307,7 @@ def test_bad_parameters(model: Any, message: str, digits: Any) -> None:
     [
         KMeans(3, random_state=0),
         ConsensusClustering(3, random_state=0),
-        LearnedGraphClustering(3, **LEARNED | {"part_epochs": 1, "epochs": 1}),
+        LearnedGraphClustering(3, **LEARNED | {"part_epochs": 5, "epochs": 40}),
         KMeans(3, random_state=0, metric="cosine", engine="sklearn"),
         KMeans(3, random_state=0, metric="minkowski", p=3, n_init=2),
         GeneticKMeans(3, population=4, generations=3, random_state=0),

@@ -1,0 +1,139 @@
+"""The number of clusters without labels: borders, structureless samples, real digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch_geometric.data import Data
+
+from graphclust import KMeans, SampleGraph, VaDE, estimate_n_clusters, load
+from graphclust.graph.counting import LEAST_STRENGTH, ClusterCount, _weights, border_strength
+
+
+def blobs(sizes: list[int], d: int = 5, box: float = 10.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    centers = rng.uniform(-box, box, (len(sizes), d))
+    y = np.repeat(np.arange(len(sizes)), sizes)
+    return (centers[y] + rng.normal(size=(len(y), d))).astype(np.float32), y
+
+
+class TestBorders:
+    def test_against_sums_over_all_pairs(self) -> None:
+        """The definition, term by term, on a path of unequal weights whose order by diffusion is known."""
+        weights = np.array([4.0, 5, 4, 1, 5, 6, 5])  # between samples i and i + 1; the border is the fourth
+        dense = np.diag(weights, 1) + np.diag(weights, -1)
+        left, right = np.arange(4), np.arange(4, 8)
+        # The largest cuts inside are 5 and 6, so H = 5, which the two ends of that edge have 5 each in; V = 1.
+        effective = 5.0**2 / (5.0**2 + 5.0**2)
+        expected = np.sqrt(2 * effective) * (1 - np.sqrt(1 / 5))
+        assert border_strength(sp.csr_matrix(dense), left, right) == pytest.approx(expected)
+        assert border_strength(sp.csr_matrix(dense), right, left) == pytest.approx(expected)
+
+    def test_no_strength_without_a_valley(self) -> None:
+        weights = np.array([5.0, 5, 5, 4, 5, 5, 5])  # 4 is more than three quarters of 5
+        dense = np.diag(weights, 1) + np.diag(weights, -1)
+        assert border_strength(sp.csr_matrix(dense), np.arange(4), np.arange(4, 8)) == 0.0
+
+    def test_between_clusters_and_across_one(self) -> None:
+        x, _ = blobs([300, 300], box=1.0, seed=1)
+        x[300:] += 4.0 / np.sqrt(5) * np.sign(x[300:].mean(axis=0) - x[:300].mean(axis=0))
+        weights = _weights(SampleGraph.from_features(x, 10))
+        between = border_strength(weights, np.arange(300), np.arange(300, 600))
+        first = np.argsort(x[:300] @ np.ones(5))
+        across = border_strength(weights, first[:150], first[150:])
+        assert between > LEAST_STRENGTH > across
+
+
+class TestCount:
+    @pytest.mark.parametrize("sizes", [[400] * 2, [200] * 10, [800, 400, 200, 100, 50], [60] * 25])
+    def test_blobs(self, sizes: list[int]) -> None:
+        x, _ = blobs(sizes, d=8)
+        assert estimate_n_clusters(x) == len(sizes)
+
+    @pytest.mark.parametrize("d", [2, 10, 50])
+    def test_one_cloud(self, d: int) -> None:
+        x = np.random.default_rng(0).normal(size=(1000, d)).astype(np.float32)
+        assert estimate_n_clusters(x) <= 2
+
+    def test_two_moons(self) -> None:
+        from sklearn.datasets import make_moons
+
+        assert estimate_n_clusters(make_moons(1000, noise=0.07, random_state=0)[0]) == 2
+
+    def test_digits_and_the_curve(self, digits: tuple[np.ndarray, np.ndarray]) -> None:
+        count = estimate_n_clusters(digits[0], return_scores=True)
+        assert isinstance(count, ClusterCount)
+        assert 8 <= count.n_clusters <= 12
+        assert sorted(count.each_run)[1] == count.n_clusters
+        assert list(count.candidates) == list(range(1, count.candidates[-1] + 1))
+        real = count.strengths >= LEAST_STRENGTH
+        assert real[count.n_clusters - 1] and not real[count.n_clusters :].any()
+        assert estimate_n_clusters(digits[0]) == count.n_clusters
+        from graphclust.report import sweep_curve
+
+        shown = np.isfinite(count.strengths)
+        curve = {"weakest border": count.strengths[shown]}
+        assert sweep_curve(count.candidates[shown], curve, "clusters").axes[0].lines
+
+    @pytest.mark.slow
+    def test_usps(self, usps: tuple[np.ndarray, np.ndarray]) -> None:
+        assert 8 <= estimate_n_clusters(usps[0]) <= 12
+
+    def test_scale_and_order_do_not_matter(self) -> None:
+        x, _ = blobs([150] * 6)
+        order = np.random.default_rng(0).permutation(len(x))
+        assert estimate_n_clusters(1e3 * x[order] + 5) == estimate_n_clusters(x) == 6
+
+    def test_given_edges_are_used_and_not_the_features(self) -> None:
+        """Features without structure, edges with three communities."""
+        x, y = blobs([200] * 3)
+        edges = SampleGraph.from_features(x, 10).edge_index
+        noise = torch.from_numpy(np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32))
+        assert estimate_n_clusters(Data(x=noise, edge_index=edges)) == 3
+        assert estimate_n_clusters(SampleGraph.from_edges(edges, noise)) == 3
+        assert estimate_n_clusters(Data(x=torch.from_numpy(x))) == 3  # no edges: the features count
+
+    def test_few_samples_and_copies(self) -> None:
+        assert estimate_n_clusters(np.arange(6.0).reshape(3, 2)) == 1
+        assert estimate_n_clusters(np.ones((60, 3), dtype=np.float32)) >= 1
+
+    def test_global_random_state_is_left_alone(self) -> None:
+        x, _ = blobs([60, 60])
+        before = np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index]  # noqa: NPY002
+        estimate_n_clusters(x)
+        np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), before[1])
+
+    def test_bad_input(self) -> None:
+        x, _ = blobs([30, 30])
+        with pytest.raises(ValueError, match="start=1 must be at least 2"):
+            estimate_n_clusters(x, start=1)
+        with pytest.raises(ValueError, match="n_runs=0"):
+            estimate_n_clusters(x, n_runs=0)
+        with pytest.raises(ValueError, match="at least 2 are needed"):
+            estimate_n_clusters(x[:1])
+        with pytest.raises(ValueError, match="NaN"):
+            estimate_n_clusters(np.full((20, 2), np.nan))
+        with pytest.raises(ValueError, match="has no x"):
+            estimate_n_clusters(Data(edge_index=torch.zeros((2, 1), dtype=torch.long)))
+
+
+class TestAuto:
+    def test_shallow_and_deep(self, tmp_path: object) -> None:
+        x, y = blobs([100] * 4)
+        model = KMeans("auto", random_state=0).fit(x)
+        assert (model.n_clusters, model.n_clusters_) == ("auto", 4)
+        assert model.cluster_centers_.shape == (4, 5)
+        folder = model.save(f"{tmp_path}/model")
+        assert (load(folder).n_clusters, load(folder).n_clusters_) == ("auto", 4)
+        tiny = {"hidden_channels": (16,), "latent_dim": 3, "pretrain_epochs": 2, "epochs": 2}
+        deep = VaDE("auto", random_state=0, **tiny).fit(x)
+        assert deep.probabilities_.shape == (400, 4)
+        assert load(deep.save(f"{tmp_path}/deep")).n_clusters_ == 4
+
+    @pytest.mark.parametrize("wrong", ["ten", "Auto", None, 2.5])
+    def test_what_is_no_number(self, wrong: object) -> None:
+        with pytest.raises((ValueError, TypeError), match="n_clusters"):
+            KMeans(wrong).fit(blobs([30, 30])[0])
