@@ -92,7 +92,7 @@ class DAEGC(GAE):
     normalization: str = "row"
     hops: int = 2
     gamma: float = 10.0
-    pretrain_epochs: int = 30
+    pretrain_epochs: int = 100
     pretrain_learning_rate: float = 5e-3
     epochs: int = 100
     learning_rate: float = 1e-4

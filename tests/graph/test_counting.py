@@ -88,7 +88,7 @@ class TestCount:
 
     def test_given_edges_are_used_and_not_the_features(self) -> None:
         """Features without structure, edges with three communities."""
-        x, y = blobs([200] * 3)
+        x, _ = blobs([200] * 3)
         edges = SampleGraph.from_features(x, 10).edge_index
         noise = torch.from_numpy(np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32))
         assert estimate_n_clusters(Data(x=noise, edge_index=edges)) == 3
@@ -122,7 +122,7 @@ class TestCount:
 
 class TestAuto:
     def test_shallow_and_deep(self, tmp_path: object) -> None:
-        x, y = blobs([100] * 4)
+        x, _ = blobs([100] * 4)
         model = KMeans("auto", random_state=0).fit(x)
         assert (model.n_clusters, model.n_clusters_) == ("auto", 4)
         assert model.cluster_centers_.shape == (4, 5)

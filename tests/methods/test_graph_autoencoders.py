@@ -187,7 +187,7 @@ class TestDAEGC:
         ]
         assert [r["stage"] for r in runs[2].history_] == ["pretraining"] * 10 + ["clustering"] * 30
         start, edges, both = (float(run.probabilities_.max(axis=1).mean()) for run in runs)
-        assert both > 1.1 * start and both > 1.1 * edges
+        assert both > 1.05 * start and both > 1.05 * edges
 
 
 class TestDFCN:
