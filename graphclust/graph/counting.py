@@ -84,7 +84,8 @@ def estimate_n_clusters(
 
     1. Over-segment: features (their first 32 principal components, propagated 16 times over the graph) are split by
        k-means and merged by average linkage on the graph to `start` groups, three times; the edges, weighed by how
-       often their ends came together, give the groups, and each sample joins the group that most of its neighbours are in.
+       often their ends came together, give the groups, and each sample joins the group that most of its neighbours are
+       in.
     2. Judge each border between groups a and b: the samples of both are ordered by diffusion from b to a, and
        :math:`c(s)` is the weight of the edges that cross position s of that order. With V the cut at the border and H
        the largest cut inside a or inside b, whichever is smaller, the border's strength is
