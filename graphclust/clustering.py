@@ -95,7 +95,7 @@ def _needs_reading(data: Any) -> bool:
     if isinstance(data, (Data, Tensor)) or hasattr(data, "toarray"):
         return False
     if isinstance(data, (list, tuple)):
-        return (len(data) > 0 and isinstance(data[0], (str, os.PathLike))) or hasattr(data[0], "convert")
+        return len(data) > 0 and (isinstance(data[0], (str, os.PathLike)) or hasattr(data[0], "convert"))
     if isinstance(data, np.ndarray):
         return data.ndim in (3, 4) and data.dtype == np.uint8 and max(data.shape[1:3]) > _SMALL
     return not hasattr(data, "__array__")
