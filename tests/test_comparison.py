@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -371,6 +372,13 @@ class TestPicture:
         ]
         covered = [(i, j) for i in range(12) for j in range(i) if inner[i].overlaps(inner[j])]
         assert len(boxes) == 12 and not covered
+
+    def test_a_single_point_has_room_around_it(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for score in (0.0, 0.5, np.nan):
+                figure = method_comparison({"ACC": {"a": [score]}}, {"a": [2.0]})
+                figure.draw_without_rendering()
 
     def test_refuses_what_it_should(self) -> None:
         with pytest.raises(ValueError, match="nothing to draw"):

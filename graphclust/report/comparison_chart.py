@@ -94,6 +94,11 @@ def _draw_rows(axes: Axes, scores: Mapping[str, Mapping[str, Any]], order: Seque
             capsize=2.5,
             label=name,
         )
+    spans = [(_mean(v[m]), _deviation(v[m])) for v in scores.values() for m in order if len(_known(v[m]))]
+    if spans:
+        low, high = min(m - s for m, s in spans), max(m + s for m, s in spans)
+        room = 0.05 * (high - low) or 0.05  # a single point has no width of its own
+        axes.set_xlim(low - room, high + room)
     axes.set_yticks(rows, [short(method, 24) for method in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -124,7 +129,11 @@ def _draw_costs(axes: Axes, costs: Mapping[str, tuple[float, Any]], score: str) 
             elinewidth=1.6,
             capsize=2.5,
         )
-    axes.margins(x=0.15, y=0.12)
+    axes.margins(y=0.12)
+    if places:
+        times = [seconds for seconds, _ in places]
+        room = max(1.25, (max(times) / min(times)) ** 0.15)
+        axes.set_xlim(min(times) / room, max(times) * room)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_xlabel("time of a run in seconds", fontsize=9.5, color=INK)
     axes.set_ylabel(score, fontsize=9.5, color=INK)
