@@ -1,4 +1,4 @@
-"""`graphclust.cluster` as it comes, on images and vectors; K given, labels read by the metrics alone.
+"""`graphclust.cluster` as it comes, on images, vectors and graphs; K given, labels read by the metrics alone.
 
     GRAPHCLUST_DATA=<folder> python benchmarks/default.py [--seeds 5] [--data digits usps mnist_test ...]
 
@@ -13,16 +13,28 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from common import in_child, show, summarise, write_table
 
 import graphclust
 from graphclust.metrics import clustering_accuracy, evaluate, match_labels
 
-DATA = ("iris", "wine", "breast_cancer", "digits", "leaves", "usps", "mnist_test", "fashion_10000")
+DATA = (
+    "iris",
+    "wine",
+    "breast_cancer",
+    "digits",
+    "leaves",
+    "usps",
+    "mnist_test",
+    "fashion_10000",
+    "cora",
+    "citeseer",
+)
 SCORES = ("ACC", "NMI", "ARI")
 
 
-def read(name: str) -> tuple[Any, np.ndarray]:
+def read(name: str) -> tuple[Any, Any]:
     """Features or images, and classes."""
     if name in ("iris", "wine", "breast_cancer"):
         from sklearn import datasets
@@ -33,6 +45,11 @@ def read(name: str) -> tuple[Any, np.ndarray]:
         images = graphclust.images.read_images(data.paths)
         row = {str(path): i for i, path in enumerate(data.paths)}
         return images.x, data.y[[row[path] for path in images.paths]]
+    if name in ("cora", "citeseer"):
+        from torch_geometric.data import Data
+
+        given = graphclust.datasets.load(name)
+        return Data(x=torch.as_tensor(given.x), edge_index=torch.as_tensor(given.edge_index)), given.y
     data = graphclust.datasets.load("fashion_mnist" if name == "fashion_10000" else name)
     last = slice(-10_000, None) if name == "fashion_10000" else slice(None)
     return data.images[last], data.y[last]
@@ -41,10 +58,10 @@ def read(name: str) -> tuple[Any, np.ndarray]:
 def fit(name: str, seed: int, unseen: bool = False) -> dict[str, Any]:
     """One call of `graphclust.cluster`; the time leaves out reading the data."""
     x, y = read(name)
-    order = np.random.default_rng(seed).permutation(len(x))
-    part = order[: len(x) * 4 // 5] if unseen else np.arange(len(x))
+    order = np.random.default_rng(seed).permutation(len(y))
+    part = order[: len(x) * 4 // 5] if unseen else np.arange(len(y))
     started = time.perf_counter()
-    model = graphclust.cluster(x[part], len(set(y)), random_state=seed)
+    model = graphclust.cluster(x[part] if unseen else x, len(set(y)), random_state=seed)
     seconds = round(time.perf_counter() - started, 1)
     scores = evaluate(y[part], model.labels_)
     row = {score: round(100 * scores[score], 2) for score in SCORES}
@@ -75,7 +92,7 @@ def kmeans(name: str, seed: int) -> dict[str, Any]:
     from sklearn.cluster import KMeans
 
     x, y = read(name)
-    rows = np.asarray(x).reshape(len(x), -1)
+    rows = np.asarray(getattr(x, "x", x)).reshape(len(y), -1)
     started = time.perf_counter()
     labels = KMeans(len(set(y)), n_init=20, random_state=seed).fit_predict(rows)
     seconds = round(time.perf_counter() - started, 1)

@@ -33,7 +33,7 @@ def cluster(
     images of at most 64 x 64           `LearnedGraphClustering`: a network learns the sample graph from the pixels
     larger images                       `ConsensusClustering` of a pretrained network's features
     vectors                             `ConsensusClustering` of their sample graph
-    edges between samples               `GraphMI`: samples and the whole graph tell each other apart from shuffled ones
+    edges between samples               `GraphInfomaxClustering`: infomax codes beside propagated features
     ==================================  ==========================================================================
 
     Rows [N, d] are images when d is a square number of at least 16 and neighbouring entries are alike
@@ -132,4 +132,4 @@ def _by_name(method: str) -> str:
 
 
 #: What a graph with edges is clustered by.
-GRAPH_METHOD = "GraphMI"
+GRAPH_METHOD = "GraphInfomaxClustering"

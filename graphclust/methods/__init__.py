@@ -24,6 +24,7 @@ from graphclust.methods.gcsc import GCSC
 from graphclust.methods.genetic import GeneticKMeans
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.graphmi import GraphMI
+from graphclust.methods.infomax import GraphInfomaxClustering
 from graphclust.methods.kmeans import KMeans
 from graphclust.methods.learned_graph import LearnedGraphClustering
 from graphclust.methods.sdcn import SDCN
@@ -44,6 +45,7 @@ METHODS: dict[str, Any] = {
         GAE,
         VGAE,
         GCSC,
+        GraphInfomaxClustering,
         GraphMI,
         DinkNet,
         DMoN,

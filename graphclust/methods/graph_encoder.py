@@ -131,6 +131,10 @@ class GraphEncoderClusterer(GraphCodes):
                 f"{self._n_layers} convolutions"
             )
 
+    def _n_starts(self, n_samples: int) -> int:
+        """Starts of k-means on the codes."""
+        return 20
+
     @property
     def _n_layers(self) -> int:
         """Convolutions of the encoder."""
@@ -182,7 +186,7 @@ class GraphEncoderClusterer(GraphCodes):
     def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         """Clusters of the trained codes, by k-means. `memory["start"]` is their labels."""
         codes = torch.cat([codes for _, codes in self._graph_codes(model, source, None)])
-        memory["start"] = start_centers(model, source, self.n_clusters_, codes)
+        memory["start"] = start_centers(model, source, self.n_clusters_, codes, n_init=self._n_starts(len(codes)))
 
     def _graph_codes(
         self, model: Any, source: BatchSource, nodes: Tensor | None

@@ -19,6 +19,7 @@ from graphclust.methods.dinknet import DinkNet
 from graphclust.methods.dmon import DMoN
 from graphclust.methods.gcsc import GCSC
 from graphclust.methods.graphmi import GraphMI
+from graphclust.methods.infomax import GraphInfomaxClustering
 from graphclust.metrics import clustering_accuracy
 from graphclust.nn.modularity import soft_modularity
 from graphclust.training.trainer import Trainer
@@ -30,6 +31,7 @@ TINY_MI: dict[str, Any] = TINY | {"autoencoder_channels": [16], "autoencoder_dim
 TINY_DINK: dict[str, Any] = TINY | {"pretrain_epochs": 4}
 DEEP = [
     pytest.param(GraphMI, TINY_MI, id="GraphMI"),
+    pytest.param(GraphInfomaxClustering, TINY, id="GraphInfomaxClustering"),
     pytest.param(DinkNet, TINY_DINK, id="DinkNet"),
     pytest.param(DMoN, TINY, id="DMoN"),
 ]
@@ -265,6 +267,9 @@ def test_a_broken_run_ends_as_an_unbroken_one(
         pytest.param(DMoN, {"epochs": 200, "learning_rate": 1e-2}, 0.40, id="DMoN"),
         pytest.param(DinkNet, {"latent_dim": 128, "pretrain_epochs": 50, "epochs": 10}, 0.55, id="DinkNet"),
         pytest.param(GraphMI, {"latent_dim": 128, "epochs": 50}, 0.55, id="GraphMI"),
+        pytest.param(
+            GraphInfomaxClustering, {"latent_dim": 128, "epochs": 50}, 0.68, id="GraphInfomaxClustering"
+        ),
     ],
 )
 def test_cora(method: Any, parameters: dict[str, Any], least: float, cora: tuple[Data, np.ndarray]) -> None:

@@ -186,7 +186,7 @@ class TestCluster:
         assert type(graphclust.cluster(x, 5, method="kmeans")) is graphclust.KMeans
         graph = SampleGraph.from_features(x, n_neighbors=4)
         given = Data(x=graph.x, edge_index=graph.edge_index)
-        assert type(graphclust.cluster(given, 5, pretrain_epochs=1, epochs=1)) is graphclust.GraphMI
+        assert type(graphclust.cluster(given, 5, epochs=1)) is graphclust.GraphInfomaxClustering
 
     def test_counts_the_clusters(self) -> None:
         x, y = make_blobs(600, 10, centers=4, random_state=0)

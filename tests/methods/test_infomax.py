@@ -1,0 +1,105 @@
+"""GraphInfomaxClustering: its second view against brute force, bags of words, isolated nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.preprocessing import normalize
+from torch_geometric.data import Data
+
+from graphclust import GraphInfomaxClustering
+from graphclust.nn.term_scale import TermScale
+
+TINY: dict[str, Any] = {"latent_dim": 8, "epochs": 3, "random_state": 0}
+
+
+@pytest.fixture
+def words() -> Data:
+    """Sixty documents of four words out of 200, on a ring, and two without edges."""
+    generator = np.random.default_rng(0)
+    x = np.zeros((62, 200), dtype=np.float32)
+    for i in range(62):
+        x[i, generator.choice(100, 4, replace=False) + 100 * (i % 2)] = generator.integers(1, 4, 4)
+    ring = np.arange(60)
+    edges = np.stack([np.concatenate([ring, (ring + 2) % 60]), np.concatenate([(ring + 2) % 60, ring])])
+    return Data(x=torch.from_numpy(x), edge_index=torch.from_numpy(edges))
+
+
+def test_term_weights_are_inverse_document_frequencies(words: Data) -> None:
+    assert words.x is not None
+    x = words.x.numpy()
+    scale = TermScale(200).fit(words.x)
+    assert scale.is_terms
+    count = (x > 0).sum(axis=0)
+    idf = np.where(count > 0, np.log(len(x) / np.maximum(count, 1)), 0.0)
+    np.testing.assert_allclose(scale(words.x), normalize(x * idf), atol=1e-6)
+    # The scale of a document's counts does not matter.
+    np.testing.assert_allclose(scale(3 * words.x), scale(words.x), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["dense", "negative"])
+def test_other_features_are_scaled_as_a_whole(change: str) -> None:
+    x = torch.rand(50, 30)
+    if change == "negative":
+        x = x * (torch.rand(50, 30) < 0.03)
+        x[0, 0] = -1.0
+    scale = TermScale(30).fit(x)
+    assert not scale.is_terms
+    np.testing.assert_allclose(scale(x), scale.plain(x))
+
+
+def test_words_keep_their_weights_in_a_file(words: Data, tmp_path: Any) -> None:
+    model = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words)
+    opened = GraphInfomaxClustering.load(model.save(tmp_path / "model"))
+    np.testing.assert_array_equal(opened.predict(words), model.labels_)
+    assert opened.model_.scale.is_terms
+
+
+def test_second_view_is_the_svd_of_propagated_features(words: Data) -> None:
+    model = GraphInfomaxClustering(2, n_components=4, component_weight=0.5, **TINY).fit(words)
+    n = 62
+    a = np.eye(n)
+    assert words.edge_index is not None
+    a[tuple(words.edge_index.numpy())] = 1.0
+    degree = a.sum(axis=1)
+    a = a / np.sqrt(np.outer(degree, degree))
+    scaled = model.model_.scale(words.x).numpy().astype(float)
+    h = normalize(a @ a @ scaled)
+    v = np.linalg.svd(h, full_matrices=False)[2][:4].T
+    expected = 0.5 * normalize(a @ a @ scaled @ v)
+    found = model.embedding_[:, 8:]
+    # Singular vectors have no sign.
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(model.embedding_[:, :8], axis=1), 1.0, atol=1e-5)
+
+
+def test_rows_are_sampled_and_columns_taken_in_pieces(words: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).embedding_
+    monkeypatch.setattr("graphclust.methods.infomax._ENTRIES", 62 * 7)
+    pieces = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).embedding_
+    np.testing.assert_allclose(pieces, whole, atol=1e-5)
+    monkeypatch.setattr("graphclust.methods.infomax._ROWS", 40)
+    sampled = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).embedding_
+    assert sampled.shape == whole.shape
+    assert np.abs(sampled[:, 8:]).max() > 0.1
+
+
+def test_more_components_than_features(digits: Any) -> None:
+    x = digits[0][:120, 20:26]
+    model = GraphInfomaxClustering(3, **TINY).fit(x)
+    assert model.embedding_.shape == (120, 8 + 6)
+
+
+def test_without_the_second_view(words: Data) -> None:
+    model = GraphInfomaxClustering(2, n_components=0, **TINY).fit(words)
+    assert model.embedding_.shape == (62, 8)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_components", -1), ("component_weight", -0.5)])
+def test_bad_parameters(name: str, value: float, words: Data) -> None:
+    parameters: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        GraphInfomaxClustering(2, **parameters).fit(words)
