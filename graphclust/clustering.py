@@ -76,7 +76,7 @@ def cluster(
         data = (
             images.x if images.image_shape is None else images.x.reshape(len(images.x), *images.image_shape)
         )
-    name = _suitable(data) if method == "auto" else _by_name(method)
+    name = suitable_method(data) if method == "auto" else _by_name(method)
     estimator = METHODS[name](
         "auto" if n_clusters is None else n_clusters, random_state=random_state, **parameters
     )
@@ -101,8 +101,18 @@ def _needs_reading(data: Any) -> bool:
     return not hasattr(data, "__array__")
 
 
-def _suitable(data: Any) -> str:
-    """Name of the method for an array or a graph."""
+def suitable_method(data: Any) -> str:
+    """Name of the method that `cluster` takes for an array or a graph.
+
+    Parameters
+    ----------
+    data : array [N, d], [N, H, W] or [N, H, W, C], tensor, SampleGraph or PyG Data
+
+    Returns
+    -------
+    str
+        A key of `graphclust.methods.METHODS`.
+    """
     if isinstance(data, SampleGraph) and data.construction.get("source") == "features":
         data = data.x
     if isinstance(data, Data):

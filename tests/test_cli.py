@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import load_wine
 from typer.testing import CliRunner
 
 import graphclust
@@ -16,6 +17,8 @@ from graphclust.cli import app
 
 # A network and a training that are small enough for a test, and large enough to find digits.
 SMALL = [
+    "--method",
+    "vgdcn",
     "--set",
     "hidden_channels=[64,64]",
     "--set",
@@ -404,3 +407,24 @@ def test_version_and_help() -> None:
     assert run("--version").stdout == f"graphclust {graphclust.__version__}\n"
     for command in ([], ["cluster"], ["predict"], ["graph"]):
         assert "Usage" in run(*command, "--help").stdout
+
+
+class TestMethodThatSuits:
+    def test_vectors(self, tmp_path: Path) -> None:
+        x, y = load_wine(return_X_y=True)
+        np.savez(tmp_path / "wine.npz", x=x, y=y)
+        result = run("cluster", tmp_path / "wine.npz", "-k", 3, "--labels", "y", "--out", tmp_path / "out")
+        assert "method: ConsensusClustering" in result.stdout
+        assert isinstance(graphclust.load(tmp_path / "out" / "model"), graphclust.ConsensusClustering)
+
+    def test_images(self, few: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", few[0][:200])
+        short = ["--epochs", 1, "--set", "part_epochs=1", "--set", "rounds=1", "--set", "channels=[8,8,8]"]
+        run("cluster", tmp_path / "x.npy", "-k", 5, "--out", tmp_path / "out", *short)
+        assert isinstance(graphclust.load(tmp_path / "out" / "model"), graphclust.LearnedGraphClustering)
+
+    def test_parameter_of_another_method(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "x.npy", load_wine().data)
+        message = refused("cluster", tmp_path / "x.npy", "-k", 3, "--conv", "gat", "--out", tmp_path / "out")
+        assert "ConsensusClustering has no parameter 'conv'" in message
+        assert "--method" in message

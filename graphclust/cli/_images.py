@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +38,7 @@ Report = Annotated[bool, typer.Option("--report/--no-report", help="Write report
 def cluster_images(
     source: Path,
     out: Path,
-    estimator: Any,
+    make_estimator: Callable[[Any], Any],
     *,
     features: str = "auto",
     size: int | None = None,
@@ -51,6 +52,8 @@ def cluster_images(
 
     Parameters
     ----------
+    make_estimator : callable
+        From the images, as an array [N, d] of features or [N, H, W, C] of pixels, to the estimator.
     labels : "folder" or None
         "folder" compares the clusters with the folders that the images lie in; for scores alone.
     """
@@ -66,12 +69,15 @@ def cluster_images(
     images = read_images(
         str(source), features, size=size, resize=resize, cache=cache or "auto", verbose=not quiet
     )
+    data = images.x if images.image_shape is None else images.x.reshape(-1, *images.image_shape)
+    estimator = make_estimator(data)
     started = time.perf_counter()
-    estimator.fit(images.x)
+    estimator.fit(data)
     seconds = time.perf_counter() - started
     result = Result.write(out, images, estimator, source=str(source))
     true = folders_of(images) if labels else None
     table = FeatureTable(images.x, true, images.image_shape)
+    console.print(f"method: {type(estimator).__name__}")
     print_summary(console, source, table, estimator.labels_, seconds, graph=result.graph)
     print_skipped(console, images)
     if report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -40,8 +41,11 @@ def cluster(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for labels, model and picture.")],
     n_clusters: Clusters = "auto",
     method: Annotated[
-        str, typer.Option("--method", help="Estimator of graphclust.methods, in any case.")
-    ] = "vgdcn",
+        str,
+        typer.Option(
+            "--method", help="Estimator of graphclust.methods, in any case; auto: what suits the data."
+        ),
+    ] = "auto",
     n_neighbors: Annotated[
         int | None, typer.Option("--n-neighbors", help="Neighbours of each sample in the graph.")
     ] = None,
@@ -103,15 +107,19 @@ def cluster(
         chosen = {name: value for name, value in given.items() if value is not None} | parse_settings(
             parameters or []
         )
-        estimator = _estimator(
-            method,
-            {"n_clusters": count_or_auto(n_clusters), "random_state": seed, "verbose": not quiet, **chosen},
-        )
+        chosen = {
+            "n_clusters": count_or_auto(n_clusters),
+            "random_state": seed,
+            "verbose": not quiet,
+            **chosen,
+        }
+        if method != "auto":  # a wrong name or parameter is told before anything is read
+            _estimator(method, chosen)
         if key is None and is_image_source(file):
             cluster_images(
                 file,
                 out,
-                estimator,
+                partial(_estimator, method, chosen),
                 features=features,
                 size=size,
                 resize=resize,
@@ -123,8 +131,10 @@ def cluster(
             return
         table = read_features(file, key=key, labels=labels, ignore=ignore or ())
 
+        data = table.x if table.image_shape is None else table.x.reshape(-1, *table.image_shape)
+        estimator = _estimator(method, chosen, data)
         started = time.perf_counter()
-        estimator.fit(table.x)
+        estimator.fit(data)
         seconds = time.perf_counter() - started
 
         out.mkdir(parents=True, exist_ok=True)
@@ -135,8 +145,9 @@ def cluster(
                 missing_ok=True
             )  # of an earlier run in this folder: labels of another model would mislead
         estimator.save(out / "model")
-        with replacing(out / "overview.png") as partial:
-            _draw(estimator, table, partial)
+        with replacing(out / "overview.png") as unfinished:
+            _draw(estimator, table, unfinished)
+        console.print(f"method: {type(estimator).__name__}")
         print_summary(
             console, file, table, estimator.labels_, seconds, graph=getattr(estimator, "graph_", None)
         )
@@ -154,11 +165,12 @@ def _parse_epsilon(text: str) -> float | str | list[float]:
         ) from None
 
 
-def _estimator(method: str, parameters: dict[str, Any]) -> Any:
+def _estimator(method: str, parameters: dict[str, Any], data: Any = None) -> Any:
     """The estimator of that name with those parameters; ValueError for a name or a parameter that it lacks."""
+    from graphclust.clustering import suitable_method
     from graphclust.comparison import find_method
 
-    chosen = find_method(method)
+    chosen = find_method(suitable_method(data) if method == "auto" else method)
     known = inspect.signature(chosen).parameters
     # Not every method has something to show.
     parameters = {name: value for name, value in parameters.items() if name != "verbose" or name in known}
@@ -166,6 +178,7 @@ def _estimator(method: str, parameters: dict[str, Any]) -> Any:
     if unknown:
         raise ValueError(
             f"{chosen.__name__} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+            + ("; --method names another one" if method == "auto" else "")
         )
     return chosen(**parameters)
 
@@ -175,12 +188,14 @@ def _draw(estimator: Any, table: FeatureTable, path: Path) -> None:
     from graphclust.report import embedding_map, overview
 
     graph, labels = getattr(estimator, "graph_", None), estimator.labels_
+    positions = getattr(estimator, "embedding_", None)  # methods without a network have none
+    positions = table.x if positions is None else positions
     # Beyond that the layout of the graph takes longer than a picture is worth; two principal components stay quick.
     layout: Literal["auto", "pca"] = "auto" if graph is not None and len(labels) <= 50_000 else "pca"
     if table.image_shape is None:
-        figure = embedding_map(estimator.embedding_, labels, graph=graph, layout=layout)
+        figure = embedding_map(positions, labels, graph=graph, layout=layout)
     else:
         images = table.x.reshape(-1, *table.image_shape)
         probabilities = getattr(estimator, "probabilities_", None)
-        figure = overview(estimator.embedding_, labels, images, probabilities, graph=graph, layout=layout)
+        figure = overview(positions, labels, images, probabilities, graph=graph, layout=layout)
     figure.savefig(path, dpi=110)

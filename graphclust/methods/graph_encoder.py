@@ -131,9 +131,9 @@ class GraphEncoderClusterer(GraphCodes):
                 f"{self._n_layers} convolutions"
             )
 
-    def _n_starts(self, n_samples: int) -> int:
-        """Starts of k-means on the codes."""
-        return 20
+    def _k_means_options(self, n_samples: int) -> dict[str, Any]:
+        """What k-means on the codes is called with."""
+        return {}
 
     @property
     def _n_layers(self) -> int:
@@ -186,7 +186,8 @@ class GraphEncoderClusterer(GraphCodes):
     def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         """Clusters of the trained codes, by k-means. `memory["start"]` is their labels."""
         codes = torch.cat([codes for _, codes in self._graph_codes(model, source, None)])
-        memory["start"] = start_centers(model, source, self.n_clusters_, codes, n_init=self._n_starts(len(codes)))
+        options = self._k_means_options(len(codes))
+        memory["start"] = start_centers(model, source, self.n_clusters_, codes, **options)
 
     def _graph_codes(
         self, model: Any, source: BatchSource, nodes: Tensor | None

@@ -125,7 +125,7 @@ def start_variational(model: Any, codes: Tensor, labels: Tensor) -> None:
 
 @torch.no_grad()
 def start_centers(
-    model: Any, source: BatchSource, n_clusters: int, codes: Tensor | None = None, *, n_init: int = 20
+    model: Any, source: BatchSource, n_clusters: int, codes: Tensor | None = None, **k_means_options: Any
 ) -> Tensor:
     """Start a head's centres by k-means on the codes, and the frequencies by its assignments; labels [N].
 
@@ -135,12 +135,13 @@ def start_centers(
         With `embed`, `head` (it has `centers`, and gives log-probabilities) and `frequencies`.
     codes : Tensor [N, d], optional
         Computed by `embed` when left out.
-    n_init : int, default=20
-        Starts of k-means.
+    **k_means_options
+        `n_init`, 20 by default, and others of `graphclust.methods.kmeans.k_means`.
     """
     if codes is None:
         codes = in_blocks(model.embed, source.x, device=source.device)
-    found = k_means(codes.float().numpy(), n_clusters, n_init=n_init, random_state=source.seed)
+    options = {"n_init": 20} | k_means_options
+    found = k_means(codes.float().numpy(), n_clusters, random_state=source.seed, **options)
     model.head.centers.copy_(torch.from_numpy(found.centers))
     q = in_blocks(lambda z: model.head(z).exp(), codes, device=source.device)
     model.frequencies.set(q.sum(dim=0))

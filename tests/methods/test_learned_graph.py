@@ -66,6 +66,37 @@ class TestLearnedGraph:
         assert model.image_shape_ is None and isinstance(model.model_.features, MLPFeatures)
         assert clustering_accuracy(digits[1], model.labels_) > 0.85
 
+    def test_rounds_end_where_labels_do_not_settle(self, digits: Any, monkeypatch: Any) -> None:
+        shares = iter([0.05, 0.03, 0.029, 0.0])
+
+        def unsettled(self: Any, graph: Any, p: Any) -> Any:
+            """Probabilities that move a given share of the labels on to the next cluster."""
+            share = next(shares, None)
+            if share is None:
+                return p
+            labels = current["clusters"].clone()
+            moved = round(share * len(labels))
+            labels[:moved] = (labels[:moved] + 1) % p.shape[1]
+            # Squares over frequencies have their largest entry where a row is sure.
+            return torch.nn.functional.one_hot(labels, p.shape[1]).float()
+
+        current: dict[str, Any] = {}
+        taken = LearnedGraphClustering._stages
+
+        def watched(self: Any, model: Any, source: Any, memory: dict[str, Any]) -> Any:
+            nonlocal current
+            current = memory
+            return taken(self, model, source, memory)
+
+        monkeypatch.setattr(LearnedGraphClustering, "_stages", watched)
+        monkeypatch.setattr(LearnedGraphClustering, "_averaged", unsettled)
+        few = {**SMALL, "rounds": 6, "part_epochs": 1, "epochs": 1}
+        model = LearnedGraphClustering(10, **few).fit(digits[0][:400])
+        # 3 % after 5 % is taken, 2.9 % after 3 % is not.
+        # So few samples have no parts.
+        assert {r["stage"] for r in model.history_} == {"clusters 1", "clusters 2", "clusters 3"}
+        assert float(current["ended"]) == pytest.approx(0.029, abs=1.3e-3)
+
     def test_goes_on_after_a_kill(self, digits: Any, tmp_path: Path, monkeypatch: Any) -> None:
         x = digits[0][:400]
         parameters = {**SMALL, "rounds": 2, "part_epochs": 3, "epochs": 2, "checkpoint": tmp_path / "run"}
