@@ -15,6 +15,7 @@ from graphclust.methods.dbc import DBC
 from graphclust.methods.dcn import DCN
 from graphclust.methods.dec import DEC, IDEC
 from graphclust.methods.decda import DECDA
+from graphclust.methods.deep_hierarchical import DeepHierarchical
 from graphclust.methods.dfcn import DFCN
 from graphclust.methods.dinknet import DinkNet
 from graphclust.methods.dmon import DMoN
@@ -24,12 +25,14 @@ from graphclust.methods.gcsc import GCSC
 from graphclust.methods.genetic import GeneticKMeans
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.graphmi import GraphMI
+from graphclust.methods.hierarchical_vae import HierarchicalVAE
 from graphclust.methods.infomax import GraphInfomaxClustering
 from graphclust.methods.kmeans import KMeans
 from graphclust.methods.learned_graph import LearnedGraphClustering
 from graphclust.methods.sdcn import SDCN
 from graphclust.methods.shallow import ShallowClusterer
 from graphclust.methods.vade import VaDE
+from graphclust.methods.vae_hierarchical import VAEHierarchical
 from graphclust.methods.vgdcn import VGDCN
 
 #: Every method, by its name.
@@ -50,6 +53,9 @@ METHODS: dict[str, Any] = {
         DinkNet,
         DMoN,
         VaDE,
+        HierarchicalVAE,
+        VAEHierarchical,
+        DeepHierarchical,
         DEC,
         IDEC,
         DCN,

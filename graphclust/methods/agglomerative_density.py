@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,8 +57,8 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
     never falling and at least 0; the parts that were too small are drawn no higher than the first merge of two others.
     New samples go with the nearest part's centre.
 
-    Departure: the method has no paper of its own; its steps are those of the field (CHAMELEON, Karypis, Han & Kumar
-    1999, merges parts by the links between two relative to those within).
+    Departure: the method has no paper of its own and no reported result; its steps are those of the field (CHAMELEON,
+    Karypis, Han & Kumar 1999, merges parts by the links between two relative to those within).
 
     Parameters
     ----------
@@ -135,23 +135,11 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
         )
         present, leaf = np.unique(parts.labels, return_inverse=True)
         self.part_centers_ = parts.centers[present]
-        sizes = np.bincount(leaf)
-        pairs, links, own = part_links(self.graph_, Metric.make(self.metric, self.p), leaf)
-        self.part_densities_ = own / sizes**2.0
-
-        def cost(
-            link: float, size_a: float, size_b: float, own_a: float, own_b: float
-        ) -> tuple[float, float]:
-            return float(min(size_a, size_b) >= least), density_distance(link, own_a, own_b)
-
-        merges = merge_linked(pairs, links, sizes, own, cost)
-        n_small = sum(not enough for enough, _ in merges.costs)
-        height = np.maximum([distance for _, distance in merges.costs], 0.0)
-        # What has to be merged for its size would hide by its height all that comes after it.
-        height[:n_small] = np.minimum(height[:n_small], height[n_small:].min(initial=np.inf))
-        self._set_tree(make_linkage(merges.children, height), leaf)
+        joined = join_parts(self.graph_, leaf, least, Metric.make(self.metric, self.p))
+        self.part_densities_ = joined.own / np.bincount(leaf) ** 2.0
+        self._set_tree(joined.tree, leaf)
         if self.n_clusters is None:
-            self.n_clusters_ = len(present) - n_small
+            self.n_clusters_ = len(present) - joined.n_small
         self.labels_ = self.cut(self.n_clusters_)
 
     def _choose_n_parts(self, n_samples: int, least: int) -> int:
@@ -169,6 +157,39 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
         label_of_part = np.empty(len(self.part_centers_), dtype=np.int64)
         label_of_part[self.leaf_labels_] = self.labels_
         return label_of_part[part]
+
+
+class JoinedParts(NamedTuple):
+    """The tree [P - 1, 4] over parts, the sum of the densities within each [P], and how many merges were for size."""
+
+    tree: NDArray[np.float64]
+    own: NDArray[np.float64]
+    n_small: int
+
+
+def join_parts(graph: SampleGraph, leaf: NDArray[np.int64], least: int, metric: Metric) -> JoinedParts:
+    """Merge parts by their density distance, those of less than `least` samples first; see `AgglomerativeDensity`.
+
+    Parameters
+    ----------
+    graph : SampleGraph
+    leaf : ndarray [N], int64
+        Part of each sample, 0 ... P - 1, none of them empty.
+    least : int
+        Samples in the smallest cluster.
+    metric : Metric
+    """
+
+    def cost(link: float, size_a: float, size_b: float, own_a: float, own_b: float) -> tuple[float, float]:
+        return float(min(size_a, size_b) >= least), density_distance(link, own_a, own_b)
+
+    pairs, links, own = part_links(graph, metric, leaf)
+    merges = merge_linked(pairs, links, np.bincount(leaf), own, cost)
+    n_small = sum(not enough for enough, _ in merges.costs)
+    height = np.maximum([distance for _, distance in merges.costs], 0.0)
+    # What has to be merged for its size would hide by its height all that comes after it.
+    height[:n_small] = np.minimum(height[:n_small], height[n_small:].min(initial=np.inf))
+    return JoinedParts(make_linkage(merges.children, height), own, n_small)
 
 
 def part_links(

@@ -64,7 +64,9 @@ class DAEGC(GAE):
 
     .. math:: L_{edges} + \gamma\, KL(P \| Q), \quad \gamma = 10,
 
-    with DEC's Student-t assignments Q and their sharpened target P. RESULTS
+    with DEC's Student-t assignments Q and their sharpened target P. The paper reports 70.4 /
+    NMI 52.8 / ARI 49.6 on Cora and 67.2 / 39.7 / 41.0 on CiteSeer; an independent rerun (PyAGC) reached 64.1 on Cora,
+    and SDCN's authors report 73.6 / 71.1 / 63.3 on USPS.
 
     M is kept sparse (`graphclust.nn.proximity.proximity`): its entries are the pairs within t hops. Where hubs make
     them too many, ``hops=1`` takes the graph's own edges.

@@ -43,7 +43,7 @@ class DFCN(GraphCodes, FineTuned):
 
     with gamma = 0.1, lambda = 10: one target P, from the fused codes, supervises three Student-t assignments, those of
     the fused codes and of both parts. :math:`\hat A` is the sum of the logistic inner products of the graph encoder's
-    code and of its decoder's output. RESULTS
+    code and of its decoder's output. The paper reports 79.5 / NMI 82.8 / ARI 75.3 on USPS.
 
     The parts are trained alone first, then together without the clusters, which begin as k-means of the fused codes.
 

@@ -28,7 +28,11 @@ class GAE(GraphEncoderClusterer):
         Z = \tilde A\, \mathrm{relu}(\tilde A X W_0)\, W_1, \quad p(A_{ij} = 1) = \sigma(z_i^T z_j),
 
     by a cross-entropy in which edges and non-edges weigh the same. It is taken over all edges and as many sampled
-    non-edges (`graphclust.nn.EdgeReconstruction`), so nothing of size N x N is formed. RESULTS
+    non-edges (`graphclust.nn.EdgeReconstruction`), so nothing of size N x N is formed.
+
+    The paper predicts links and has no reported clustering. An independent rerun (PyAGC) reached 67.5 on Cora; SDCN's
+    authors report 63.1 / NMI 60.7 / ARI 50.3 on USPS. Departures: sampled non-edges, as above; codes of length 1, so
+    that k-means sees their angles alone; any `conv`, and mini-batches.
 
     Parameters
     ----------
@@ -70,7 +74,8 @@ class VGAE(GAE):
 
     `GAE` with codes drawn from :math:`N(\mu_i, \sigma_i^2)`, whose means and log-variances are two convolutions of the
     same hidden layer, and :math:`\frac{1}{N^2} \sum_i KL(N(\mu_i, \sigma_i^2) \| N(0, 1))` added to the loss, which is
-    a mean over the N^2 pairs. RESULTS
+    a mean over the N^2 pairs. The paper has no reported clustering; SDCN's authors report 56.2 / NMI 51.1 / ARI 41.0 on
+    USPS. Departures: those of `GAE`.
     """
 
     def _encoder(self, n_features: int) -> GraphEncoder:

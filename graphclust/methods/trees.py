@@ -181,9 +181,13 @@ class Tree(Documented):
             When not exactly one of the two is given, or it is out of bounds.
         """
         check_is_fitted(self, "tree_")
-        label = cut_leaves(self.tree_, n_clusters, distance)[self.leaf_labels_]
-        order = np.argsort(-np.bincount(label), kind="stable")
-        return np.argsort(order)[label]
+        return self._cut_leaves(n_clusters, distance)[self.leaf_labels_]
+
+    def _cut_leaves(self, n_clusters: int | None = None, distance: float | None = None) -> NDArray[np.int64]:
+        """Cluster of each leaf [P], numbered as in `cut`."""
+        cluster = cut_leaves(self.tree_, n_clusters, distance)
+        size = np.bincount(cluster[self.leaf_labels_], minlength=int(cluster.max()) + 1)
+        return np.argsort(np.argsort(-size, kind="stable"))[cluster]
 
     def to_newick(
         self, path: str | os.PathLike[str] | None = None, names: Sequence[str] | None = None

@@ -4,6 +4,8 @@ from graphclust.nn.adjacency import Adjacency, propagation_weights
 from graphclust.nn.assignment import LinearAssignment
 from graphclust.nn.augmentation import RandomAffine, RandomNoise
 from graphclust.nn.autoencoder import AutoEncoder, Encoding, MLPDecoder, MLPEncoder
+from graphclust.nn.cluster_tree import ClusterTree
+from graphclust.nn.conditional import ConditionalDecoder, kl_gaussian
 from graphclust.nn.contrast import NodeDiscriminator, SummaryDiscriminator, shuffle_samples
 from graphclust.nn.convolutional import ConvDecoder, ConvEncoder
 from graphclust.nn.convolutions import GATConv, GCNConv, GINConv, SAGEConv, make_convolution
@@ -16,6 +18,7 @@ from graphclust.nn.heads import (
     student_t_log_assignment,
 )
 from graphclust.nn.held import HeldAssignments
+from graphclust.nn.leaves import LeafAssignment
 from graphclust.nn.likelihoods import Bernoulli, Gaussian, Likelihood, gaussian_sample, resolve_likelihood
 from graphclust.nn.losses import kl_divergence, kl_standard_normal, mixture_kl, target_distribution
 from graphclust.nn.modularity import BatchModularity, collapse_penalty, soft_modularity
@@ -31,6 +34,8 @@ __all__ = [
     "BatchModularity",
     "Bernoulli",
     "ClusterFrequencies",
+    "ClusterTree",
+    "ConditionalDecoder",
     "ConvDecoder",
     "ConvEncoder",
     "Encoding",
@@ -43,6 +48,7 @@ __all__ = [
     "GaussianMixture",
     "GraphFusion",
     "HeldAssignments",
+    "LeafAssignment",
     "Likelihood",
     "LinearAssignment",
     "MLPDecoder",
@@ -58,6 +64,7 @@ __all__ = [
     "collapse_penalty",
     "gaussian_sample",
     "kl_divergence",
+    "kl_gaussian",
     "kl_standard_normal",
     "make_convolution",
     "mixture_kl",

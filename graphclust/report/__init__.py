@@ -2,6 +2,7 @@
 
 from graphclust.report.charts import confusion, dendrogram, sweep_curve, training_curves
 from graphclust.report.comparison_chart import method_comparison
+from graphclust.report.latent_grid import latent_grid
 from graphclust.report.layout import graph_layout
 from graphclust.report.page import write_report
 from graphclust.report.pictures import cluster_samples, embedding_map, image_grid, overview
@@ -13,6 +14,7 @@ __all__ = [
     "embedding_map",
     "graph_layout",
     "image_grid",
+    "latent_grid",
     "method_comparison",
     "overview",
     "sweep_curve",

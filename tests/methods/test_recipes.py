@@ -16,8 +16,10 @@ from torch_geometric.data import Data
 import graphclust
 from graphclust import (
     DAEGC,
+    DBC,
     DCN,
     DEC,
+    DECDA,
     DFCN,
     GAE,
     GCSC,
@@ -28,14 +30,18 @@ from graphclust import (
     Agglomerative,
     AgglomerativeDensity,
     ConsensusClustering,
+    DeepHierarchical,
     DinkNet,
     DMoN,
     GeneticKMeans,
+    GraphInfomaxClustering,
     GraphMI,
+    HierarchicalVAE,
     KMeans,
     LearnedGraphClustering,
     SampleGraph,
     VaDE,
+    VAEHierarchical,
     VAEKMeans,
 )
 from graphclust.methods import DeepClusterer
@@ -47,6 +53,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*clusters were asked for")
 SMALL: dict[str, Any] = {"hidden_channels": [64, 64], "pretrain_epochs": 15, "random_state": 0}
 TINY: dict[str, Any] = {"hidden_channels": [16], "latent_dim": 4, "pretrain_epochs": 2, "random_state": 0}
 FINE = {"epochs": 15}
+CONV: dict[str, Any] = {
+    "channels": [16, 32],
+    "hidden_channels": [64],
+    "pretrain_epochs": 12,
+    "pretrain_learning_rate": 5e-3,
+    "pretrain_batch_size": 128,
+    "epochs": 10,
+    "random_state": 0,
+}
 LEARNED: dict[str, Any] = {
     "channels": [16, 32, 32],
     "hidden_channels": [64],
@@ -55,6 +70,7 @@ LEARNED: dict[str, Any] = {
     "rounds": 1,
     "random_state": 0,
 }
+DENSE = {"pretrain_epochs": 40, "pretrain_batch_size": 128}
 BRANCH = {"epochs": 60, "warm_start": True}
 MEDIANS = {"metric": "manhattan", "n_init": 3, "random_state": 0}
 GENES = {"population": 10, "generations": 20, "random_state": 0}
@@ -86,7 +102,18 @@ METHODS: list[Any] = [
     pytest.param(DEC, SMALL | FINE, 62, id="DEC"),  # 66.1 - 71.7
     pytest.param(IDEC, SMALL | FINE, 63, id="IDEC"),  # 67.2 - 72.1
     pytest.param(DCN, SMALL | FINE, 62, id="DCN"),  # 66.3 - 72.5
+    pytest.param(DBC, CONV, 64, id="DBC"),  # 68.8 - 76.4
+    pytest.param(DECDA, CONV, 58, id="DECDA"),  # 63.0 - 70.5
     pytest.param(VaDE, SMALL | FINE, 51, id="VaDE"),  # 55.6 - 74.7
+    pytest.param(
+        VAEHierarchical, SMALL | DENSE | {"image_shape": None, "channels": [16]}, 71, id="VAEHierarchical"
+    ),  # 75.5 - 87.3
+    pytest.param(
+        HierarchicalVAE, SMALL | DENSE | {"epochs": 5, "rounds": 2}, 72, id="HierarchicalVAE"
+    ),  # 76.7 - 87.1
+    pytest.param(
+        DeepHierarchical, SMALL | {"n_leaves": 20, "epochs": 5}, 65, id="DeepHierarchical"
+    ),  # 69.2 - 76.8
     pytest.param(SDCN, SMALL | BRANCH, 59, id="SDCN"),  # 63.3 - 71.3
     pytest.param(GAE, EDGES, 69, id="GAE"),  # 73.5 - 87.1
     pytest.param(VGAE, EDGES, 65, id="VGAE"),  # 69.5 - 83.2
@@ -94,10 +121,11 @@ METHODS: list[Any] = [
     pytest.param(DFCN, SMALL | TWO_PARTS | {"epochs": 20}, 59, id="DFCN"),  # 63.3 - 75.1
     pytest.param(GCSC, {"random_state": 0}, 84, id="GCSC"),  # 89.0, whatever the seed
     pytest.param(GraphMI, GRAPH_MI, 65, id="GraphMI"),  # 69.6 - 80.0
+    pytest.param(GraphInfomaxClustering, CODES | {"epochs": 50}, 65, id="GraphInfomaxClustering"),
     pytest.param(DinkNet, DINK, 69, id="DinkNet"),  # 73.7 - 83.4
     pytest.param(DMoN, CODES | {"epochs": 150}, 62, id="DMoN"),  # 66.5 - 92.1
 ]
-TUNED = [p for p in METHODS if p.values[0] in (DEC, IDEC, DCN, VaDE, SDCN)]
+TUNED = [p for p in METHODS if p.values[0] in (DEC, IDEC, DCN, DBC, DECDA, VaDE, SDCN)]
 # LearnedGraphClustering learns another graph than the given one.
 DEEP = [
     p for p in METHODS if issubclass(p.values[0], DeepClusterer) and p.values[0] is not LearnedGraphClustering
@@ -176,14 +204,17 @@ def test_better_than_its_own_start(
     """By the loss that it minimises; where that has a moving target, measured against the first target."""
     model = fit(fitted, method, parameters, digits)
     records = [r for r in model.history_ if r["stage"] == "clustering"]
-    if method not in (DEC, SDCN):
+    if method not in (DEC, DBC, DECDA, SDCN):
         assert records[-1]["loss"] < records[0]["loss"]
         return
     start = method(10, **{**parameters, "epochs": 0}).fit(digits[0])
     x = torch.from_numpy(digits[0].copy())
     with torch.no_grad():
         q = [m.model_.head(m.model_.embed(x)) for m in (start, model)]
-    target = target_distribution(q[0].exp())
+        target = target_distribution(q[0].exp())
+        if method is DECDA:  # what it fits to the target are the assignments of moved copies
+            moved = start.model_.augmentation.train()(start.model_.scale(x))
+            q = [m.model_.head(m.model_.autoencoder.encode(moved).mean) for m in (start, model)]
     assert kl_divergence(target, q[1]) < kl_divergence(target, q[0])
     if method is SDCN:
         z = [torch.from_numpy(m.probabilities_).clamp_min(1e-30).log() for m in (start, model)]
@@ -199,7 +230,7 @@ def test_batches_and_all_at_once(
     settings = {**parameters, "batch_size": other} | ({"epochs": 30} if method is SDCN else {})
     for model in (fit(fitted, method, parameters, digits), method(10, **settings).fit(digits[0])):
         assert 100 * clustering_accuracy(digits[1], model.labels_) > least
-        if method in (DEC, IDEC, SDCN):
+        if method in (DEC, IDEC, DBC, DECDA, SDCN):
             assert float(model.model_.frequencies.frequencies.sum()) == pytest.approx(1797, rel=1e-3)
 
 
@@ -318,7 +349,12 @@ def test_bad_parameters(model: Any, message: str, digits: Any) -> None:
         DEC(3, **TINY, epochs=2),
         IDEC(3, **TINY, epochs=2, batch_size=16),
         DCN(3, **TINY, epochs=2),
+        DBC(3, **TINY, channels=[4], epochs=2),
+        DECDA(3, **TINY, channels=[4], epochs=2, batch_size=16),
         VaDE(3, **TINY, epochs=2),
+        VAEHierarchical(3, **TINY, channels=[4]),
+        HierarchicalVAE(3, **TINY, epochs=2, rounds=1, batch_size=16),
+        DeepHierarchical(3, **TINY, epochs=2),
         SDCN(3, **TINY, epochs=2, branch_epochs=1),
         GAE(3, hidden_channels=[16], latent_dim=4, epochs=2, random_state=0),
         VGAE(3, hidden_channels=[16], latent_dim=4, epochs=2, random_state=0, batch_size=16),
@@ -328,6 +364,7 @@ def test_bad_parameters(model: Any, message: str, digits: Any) -> None:
         GCSC(3, random_state=0, n_neighbors=5, similarity="rbf", n_affine=10),
         GraphMI(3, **TINY, epochs=2, autoencoder_channels=[16], autoencoder_dim=4),
         DinkNet(3, **TINY, epochs=2, batch_size=16),
+        GraphInfomaxClustering(3, latent_dim=8, n_components=3, epochs=2, random_state=0),
         DMoN(3, latent_dim=8, epochs=2, random_state=0),
     ]
 )
