@@ -261,7 +261,8 @@ def write_labels(
 
     columns: dict[str, Any] = {"index": np.arange(len(labels)), "cluster": labels}
     if probabilities is not None:
-        columns["probability"] = probabilities[np.arange(len(labels)), labels]
+        # Of a sparse matrix, which many samples have, NumPy would make a matrix of one row.
+        columns["probability"] = np.asarray(probabilities[np.arange(len(labels)), labels]).reshape(-1)
         if every:
             columns |= {
                 f"p_{cluster}": probabilities[:, cluster] for cluster in range(probabilities.shape[1])

@@ -18,7 +18,9 @@ EXACT_BUDGET = 2e11
 EXACT_SAMPLES = 5_000
 #: How much slower FAISS scans by these metrics, measured at 100,000 x 64 (no matrix product helps there).
 _SLOWNESS = {"manhattan": 4, "minkowski": 64}
-_NAMES = ("auto", "exact", "ivf", "hnsw")
+_NAMES = ("auto", "exact", "ivf", "hnsw", "self-join")
+#: Metrics of the self-join: lists and neighbours of neighbours need nearness that goes both ways.
+_JOINED = ("euclidean", "cosine")
 _PARAMETERS = ("nprobe", "efSearch")
 
 
@@ -26,6 +28,31 @@ def is_exact_affordable(n_queries: int, n_samples: int, n_features: int, metric:
     """The cost model: n_queries * n_samples * n_features multiply-adds, more for metrics without matrix products."""
     cost = float(n_queries) * n_samples * n_features * _SLOWNESS.get(metric.name, 1)
     return n_samples <= EXACT_SAMPLES or cost <= EXACT_BUDGET
+
+
+def is_self_join(index: str, n: int, d: int, metric: Metric, device: torch.device, has_faiss: bool) -> bool:
+    """Whether all samples' neighbours are searched by a self-join: where "auto" would not be exact, or by name.
+
+    Raises
+    ------
+    ValueError, ImportError
+        When it is asked for by name and cannot be done.
+    """
+    if index == "auto":
+        affordable = is_exact_affordable(n, n, d, metric)
+        return metric.name in _JOINED and device.type == "cpu" and has_faiss and not affordable
+    if index != "self-join":
+        return False
+    if metric.name not in _JOINED:
+        raise ValueError(
+            f"index='self-join' does not know metric={metric.name!r}, but {' and '.join(map(repr, _JOINED))}; "
+            "use index='auto'"
+        )
+    if device.type != "cpu":
+        raise ValueError("index='self-join' searches on the processor; on a GPU use index='exact'")
+    if not has_faiss:
+        raise ImportError("index='self-join' needs FAISS: pip install graphclust[cpu]")
+    return True
 
 
 def choose_index(
@@ -51,7 +78,7 @@ def choose_index(
         raise ImportError(
             f"index={index!r} needs FAISS: pip install graphclust[cpu], or graphclust[gpu] with CUDA"
         )
-    if index == "ivf":
+    if index in ("ivf", "self-join"):  # a self-join searches new samples in an inverted file
         if metric.name in _SLOWNESS:
             raise ValueError(f"index='ivf' does not know metric={metric.name!r}; use index='hnsw' or 'exact'")
         lists = int((4 if n >= 500_000 else 2) * n**0.5)
@@ -68,8 +95,13 @@ class ApproximateIndex:
         self.value: int | None = None
 
     @classmethod
-    def build(cls, recipe: str, rows: Rows, generator: np.random.Generator) -> ApproximateIndex:
-        """Train on a random sample of the rows, then add all rows, block by block."""
+    def build(
+        cls, recipe: str, rows: Rows, generator: np.random.Generator, centroids: np.ndarray | None = None
+    ) -> ApproximateIndex:
+        """Train on a random sample of the rows, then add all rows, block by block.
+
+        ``centroids`` [L, d] spares an inverted file of L lists its k-means.
+        """
         faiss = load_faiss()
         assert faiss is not None
         n, d = rows.x.shape
@@ -87,6 +119,8 @@ class ApproximateIndex:
             inverted.cp.seed = int(generator.integers(2**31 - 1))
             inverted.cp.niter = 10
             inverted.cp.max_points_per_centroid = 64
+            if centroids is not None:
+                inverted.quantizer.add(np.ascontiguousarray(centroids, dtype=np.float32))
         if not index.is_trained:
             wanted = min(n, max(64 * limit if inverted is not None else 0, 65_536))
             sample = torch.from_numpy(np.sort(generator.choice(n, wanted, replace=False)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch_geometric.utils import coalesce, remove_self_loops
 
@@ -13,6 +15,7 @@ from graphclust._checks import check_choice, check_number
 KERNELS = ("heat", "binary", "cosine")
 BANDWIDTHS = ("self-tuning", "median")
 SYMMETRIZE = ("none", "union", "mutual", "mean")
+_BLOCK = 65_536
 
 
 def neighbor_edges(neighbor_index: Tensor, first_target: int = 0) -> Tensor:
@@ -57,13 +60,18 @@ def heat_weights(neighbor_distance: Tensor, bandwidth: float | tuple[Tensor, Ten
     -------
     Tensor, float32, shape [N, k], in [0, 1]
     """
-    squared = neighbor_distance.double().square()
-    if isinstance(bandwidth, tuple):
-        own, other = bandwidth
-        t = own.double().unsqueeze(1) * other.double()
-    else:
-        t = torch.tensor(check_number(bandwidth, "bandwidth", 0, open_low=True), dtype=torch.float64)
-    return torch.exp(-squared / t.to(squared.device)).float()
+    if not isinstance(bandwidth, tuple):
+        check_number(bandwidth, "bandwidth", 0, open_low=True)
+    weight = torch.empty(neighbor_distance.shape, dtype=torch.float32, device=neighbor_distance.device)
+    for start in range(0, len(weight), _BLOCK):  # float64 for a block at a time
+        rows = slice(start, start + _BLOCK)
+        squared = neighbor_distance[rows].double().square()
+        if isinstance(bandwidth, tuple):
+            t = bandwidth[0][rows].double().unsqueeze(1) * bandwidth[1][rows].double()
+        else:
+            t = torch.tensor(float(bandwidth), dtype=torch.float64)
+        weight[rows] = torch.exp(-squared / t.to(squared.device)).float()
+    return weight
 
 
 def cosine_weights(neighbor_index: Tensor, x: Tensor, base: Tensor | None = None) -> Tensor:
@@ -212,6 +220,9 @@ def symmetrize_edges(
     edge_weight : Tensor, shape [E']
     """
     check_choice(mode, "symmetrize", SYMMETRIZE)
+    sparse = _symmetrize_sparse(edge_index, edge_weight, num_nodes, mode)
+    if sparse is not None:
+        return sparse
     edge_index, edge_weight = remove_self_loops(edge_index, edge_weight)
     if mode in ("mutual", "mean"):
         edge_index, edge_weight = _coalesce(edge_index, edge_weight, num_nodes, "max")
@@ -230,3 +241,45 @@ def symmetrize_edges(
 
 def _coalesce(edge_index: Tensor, edge_weight: Tensor, num_nodes: int, reduce: str) -> tuple[Tensor, Tensor]:
     return coalesce(edge_index, edge_weight, num_nodes, reduce=reduce, sort_by_row=False)
+
+
+def _symmetrize_sparse(
+    edge_index: Tensor, edge_weight: Tensor, num_nodes: int, mode: str
+) -> tuple[Tensor, Tensor] | None:
+    """The same by sparse matrices with 8 bytes an edge, where no edge is repeated and each weighs something; else None.
+
+    Sorting twice the edges as int64 would take ten times the memory, and most of the time of building a large graph.
+    """
+    tight = edge_weight.numel() and bool((edge_weight > 0).all())
+    if edge_index.device.type != "cpu" or edge_weight.dtype != torch.float32 or not tight:
+        return None
+    source, target = (ends.numpy() for ends in edge_index)
+    if num_nodes >= 2**31 or 2 * len(source) >= 2**31 or (source == target).any():
+        return None
+    shape = (num_nodes, num_nodes)
+    if (target[1:] >= target[:-1]).all():  # as neighbour lists are
+        pointer = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=num_nodes))])
+        matrix = csr_matrix(
+            (edge_weight.numpy().copy(), source.astype(np.int32), pointer.astype(np.int32)), shape=shape
+        )
+    else:
+        matrix = csr_matrix((edge_weight.numpy(), (target.astype(np.int32), source.astype(np.int32))), shape)
+        if matrix.nnz < len(source):
+            return None  # repeated edges were added up
+    matrix.sort_indices()
+    if not matrix.has_canonical_format:
+        return None
+    if mode != "none":
+        mirror = matrix.T.tocsr()
+        if mode == "union":
+            matrix = matrix.maximum(mirror)
+        elif mode == "mutual":
+            matrix = matrix.minimum(mirror)
+        else:
+            matrix = (matrix * np.float32(0.5) + mirror * np.float32(0.5)).tocsr()
+        del mirror
+        matrix.sort_indices()
+    edges = torch.empty((2, matrix.nnz), dtype=torch.int64)
+    edges[0] = torch.from_numpy(matrix.indices)
+    edges[1] = torch.arange(num_nodes).repeat_interleave(torch.from_numpy(np.diff(matrix.indptr)).long())
+    return edges, torch.from_numpy(matrix.data)

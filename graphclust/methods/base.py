@@ -36,7 +36,7 @@ from graphclust.methods.files import (
 from graphclust.methods.inputs import Input, check_n_clusters, choose_n_clusters, read_features
 from graphclust.nn.scaling import SCALES
 from graphclust.training.batches import BatchSource
-from graphclust.training.inference import in_blocks
+from graphclust.training.inference import Assignments, collect, in_blocks
 from graphclust.training.stage import Stage
 from graphclust.training.trainer import Trainer, choose_device
 
@@ -80,7 +80,8 @@ class DeepClusterer(
     ----------
     labels_ : ndarray [N], int64
     probabilities_ : ndarray [N, K], float32
-        Soft assignments; their argmax is the label.
+        Soft assignments; their argmax is the label. Where N K is above 10^8 a ``csr_matrix`` of the five largest of
+        each sample: N K numbers are never held.
     embedding_ : ndarray [N, latent_dim], float32
         Codes.
     model_ : torch.nn.Module
@@ -201,7 +202,7 @@ class DeepClusterer(
         """What a checkpoint must agree in to be continued."""
         rows = torch.linspace(0, graph.x.shape[0] - 1, 64, dtype=torch.float64).long()
         digest = float(graph.x[rows].double().sum())
-        ignored = ("verbose", "checkpoint", "device")
+        ignored = ("verbose", "checkpoint", "device", "num_workers")
         parameters = {k: v for k, v in plain_parameters(self).items() if k not in ignored}
         for name, value in self.get_params(deep=False).items():
             if callable(value):
@@ -217,11 +218,10 @@ class DeepClusterer(
 
     def _take_results(self, source: BatchSource) -> None:
         """Read the trained network: labels, probabilities and codes of the training samples."""
-        self.probabilities_ = self._probabilities(source, None)
-        self.labels_ = self.probabilities_.argmax(axis=1)
+        self.labels_, self.probabilities_ = self._assignments(source, None)
         self.embedding_ = self._codes(source, None)
 
-    def predict(self, X: Input) -> NDArray[np.int64]:
+    def predict(self, X: Input, *, out: str | Path | None = None) -> NDArray[np.int64]:
         """Cluster of each new sample, as the trained network reads it.
 
         Parameters
@@ -229,15 +229,26 @@ class DeepClusterer(
         X : array, memory map or tensor [M, d], or PyG Data
             Methods with a graph attach features (and a Data without edges) to the training graph
             (`SampleGraph.attach`), and read a graph as it is. Methods without one read the features alone.
+        out : path, optional
+            A folder for ``labels.npy`` and the five largest probabilities of each sample, written as they come
+            (`graphclust.training.inference.collect`); the labels are then a memory map of the file.
 
         Returns
         -------
         ndarray [M], int64
         """
-        return self.predict_proba(X).argmax(axis=1)
+        if out is None:
+            return np.asarray(self.predict_proba(X).argmax(axis=1)).reshape(-1)
+        check_is_fitted(self, "model_")
+        source, nodes = self._new_samples(X)
+        if nodes is None or bool((nodes.diff() > 0).all()):
+            return self._assignments(source, nodes, out).labels
+        # Rows that stand for one sample of the training data are read once.
+        p = torch.from_numpy(self._probabilities(source, nodes))
+        return collect((block.log() for block in p.split(8192)), len(p), out).labels
 
     def predict_proba(self, X: Input) -> NDArray[np.float32]:
-        """Cluster probabilities of new samples, [M, K]; see `predict`."""
+        """Cluster probabilities of new samples, [M, K]; see `predict`. Sparse where M K is above 10^8."""
         check_is_fitted(self, "model_")
         return self._probabilities(*self._new_samples(X))
 
@@ -277,8 +288,13 @@ class DeepClusterer(
         return in_blocks(self.model_.embed, x, device=source.device).float().numpy()
 
     def _probabilities(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
-        blocks = [logits.float().softmax(dim=1) for _, logits in self._logits(self.model_, source, nodes)]
-        return torch.cat(blocks).numpy()
+        return self._assignments(source, nodes).probabilities
+
+    def _assignments(
+        self, source: BatchSource, nodes: Tensor | None, out: str | Path | None = None
+    ) -> Assignments:
+        n_samples = source.n_samples if nodes is None else len(nodes.unique())
+        return collect((logits for _, logits in self._logits(self.model_, source, nodes)), n_samples, out)
 
     # -- files -------------------------------------------------------------------------------------------------
 

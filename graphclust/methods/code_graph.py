@@ -112,6 +112,7 @@ class CodeGraphClusterer(GraphClusterer):
             num_neighbors=self._fanouts(),
             device=device,
             seed=seed,
+            num_workers=self.num_workers,
         )
 
     def _codes_of(self, model: Any, x: Tensor) -> Tensor:

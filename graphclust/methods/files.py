@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator
 
 FORMAT_VERSION = 1
 _META = "estimator.json"
 _FILES = {_META, "model.safetensors", "results.safetensors", "graph"}
+_SPARSE = ("data", "indices", "indptr")
 _KEYS = {"method", "parameters", "callables", "n_features", "feature_names"}
 Estimator = TypeVar("Estimator", bound=BaseEstimator)
 
@@ -134,9 +136,17 @@ def unfitted(
 
 
 def write_results(folder: Path, estimator: Any, names: Sequence[str]) -> None:
-    """Write the fitted arrays and numbers `name_` of an estimator."""
-    arrays = {name: np.array(getattr(estimator, f"{name}_"), order="C") for name in names}
-    save_file({k: torch.from_numpy(v) for k, v in arrays.items()}, folder / "results.safetensors")
+    """Write the fitted arrays, sparse matrices and numbers `name_` of an estimator."""
+    arrays: dict[str, Any] = {}
+    for name in names:
+        value = getattr(estimator, f"{name}_")
+        if issparse(value):
+            arrays |= {f"{name}.{part}": getattr(value, part) for part in _SPARSE}
+            arrays[f"{name}.shape"] = value.shape
+        else:
+            arrays[name] = value
+    tensors = {k: torch.from_numpy(np.array(v, order="C")) for k, v in arrays.items()}
+    save_file(tensors, folder / "results.safetensors")
 
 
 def read_results(folder: Path, estimator: Any, names: Sequence[str]) -> None:
@@ -144,6 +154,11 @@ def read_results(folder: Path, estimator: Any, names: Sequence[str]) -> None:
     with reading(folder):
         results = load_file(folder / "results.safetensors")
         for name in names:
+            if f"{name}.shape" in results:
+                parts = tuple(results[f"{name}.{part}"].numpy() for part in _SPARSE)
+                shape = tuple(results[f"{name}.shape"].tolist())
+                setattr(estimator, f"{name}_", csr_matrix(parts, shape=shape))
+                continue
             value = results[name].numpy()
             setattr(estimator, f"{name}_", value if value.ndim else value.item())
 

@@ -31,6 +31,8 @@ class GraphClusterer(DeepClusterer):
         Of the propagation matrix.
     batch_size : int or None
         Samples a step in the graph stages; None takes the full graph, a number samples neighbours.
+    num_workers : int
+        Processes that sample neighbours and read features ahead of the training; 0 does it in between.
 
     Attributes
     ----------
@@ -42,12 +44,14 @@ class GraphClusterer(DeepClusterer):
     kernel: str = "heat"
     symmetrize: str = "union"
     normalization: str = "symmetric"
+    num_workers: int = 0
 
     uses_graph: ClassVar[bool] = True
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_count(self.n_neighbors, "n_neighbors")
+        check_count(self.num_workers, "num_workers", 0)
         check_choice(self.normalization, "normalization", ("symmetric", "row"))
 
     def _data_of(self, X: Input) -> SampleGraph:
@@ -85,7 +89,12 @@ class GraphClusterer(DeepClusterer):
 
     def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
         return BatchSource(
-            data, normalization=self.normalization, num_neighbors=self._fanouts(), device=device, seed=seed
+            data,
+            normalization=self.normalization,
+            num_neighbors=self._fanouts(),
+            device=device,
+            seed=seed,
+            num_workers=self.num_workers,
         )
 
     def _fanouts(self) -> list[int]:

@@ -88,10 +88,14 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         x = self._data_of(X)
         seed = draw_seed(self.random_state)
         if self.n_clusters is not None:
-            self.n_clusters_ = choose_n_clusters(self.n_clusters, self.__dict__.get("graph_", x), seed)
+            self.n_clusters_ = self._choose_n_clusters(x, seed)
         self.n_features_in_ = x.shape[1]
         self._fit(x.float().cpu().numpy(), seed)
         return self
+
+    def _choose_n_clusters(self, x: Tensor, seed: int) -> int:
+        """K as it is used: given, or estimated."""
+        return choose_n_clusters(self.n_clusters, self.__dict__.get("graph_", x), seed)
 
     def _data_of(self, X: Input) -> Tensor:
         """Features [N, d] of the training samples."""

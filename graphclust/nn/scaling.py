@@ -35,6 +35,8 @@ class FeatureScale(nn.Module):
         """Read the scale off the data x [N, d], block by block (x may be memory-mapped)."""
         if scale not in SCALES:
             raise ValueError(f"scale is {scale!r}, it must be one of {list(SCALES)}")
+        # 32 MiB of float64, however wide the rows.
+        block_size = max(1, min(block_size, (1 << 22) // x.shape[1]))
         low, high = float("inf"), float("-inf")
         total = torch.zeros(x.shape[1], dtype=torch.float64)
         squares = torch.zeros(x.shape[1], dtype=torch.float64)

@@ -52,6 +52,9 @@ class BatchSource:
     num_neighbors : sequence of int
         Neighbours sampled per hop, one number for each convolution; -1 takes all.
     device : torch.device
+    num_workers : int
+        Processes that sample neighbours and read features ahead of the training, see
+        `graphclust.graph.sampling.neighbor_loader`; the batches are the same with any number.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class BatchSource:
         num_neighbors: Sequence[int] = (-1,),
         device: torch.device | str = "cpu",
         seed: int = 0,
+        num_workers: int = 0,
     ) -> None:
         assert graph.x is not None
         self.x: Tensor = graph.x
@@ -70,6 +74,7 @@ class BatchSource:
         self.num_neighbors = list(num_neighbors)
         self.device = torch.device(device)
         self.seed = seed
+        self.num_workers = num_workers
         self.normalization = normalization
         self._full: dict[bool, Batch] = {}
         self._weights: tuple[Tensor, Tensor] | None = None
@@ -124,7 +129,14 @@ class BatchSource:
             ones = torch.ones(self.graph.edge_index.shape[1])
             topology = Data(x=self.x, edge_index=self.graph.edge_index, edge_weight=ones)
             self._loader = neighbor_loader(
-                topology, self.num_neighbors, batch_size, shuffle=True, rescale=True, random_state=self.seed
+                topology,
+                self.num_neighbors,
+                batch_size,
+                shuffle=True,
+                rescale=True,
+                random_state=self.seed,
+                num_workers=self.num_workers,
+                persistent_workers=self.num_workers > 0,
             )
         edges, loops = self.weights
         self._loader.set_epoch(number)

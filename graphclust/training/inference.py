@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from graphclust._files import replacing
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.convolutions import AnyConv
 from graphclust.nn.fusion import GraphFusion
@@ -32,6 +38,93 @@ def in_blocks(
     with torch.no_grad():
         parts = [function(block.to(device)).cpu() for block in x.split(block_size)]
     return torch.cat(parts)
+
+
+#: Entries of a dense table of probabilities; beyond, the largest of each row are kept.
+MOST_DENSE = 1e8
+N_TOP = 5
+
+
+class Assignments(NamedTuple):
+    """Labels and probabilities of samples, result of `collect`.
+
+    Attributes
+    ----------
+    labels : ndarray [N], int64
+    probabilities : ndarray or csr_matrix [N, K], float32
+        Dense where N K is at most 10^8 (400 MB), else sparse with the five largest of each row.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float32] | csr_matrix
+
+
+def collect(logits: Iterable[Tensor], n_samples: int, out: str | Path | None = None) -> Assignments:
+    """Labels and probabilities from blocks of logits [b, K], as they come.
+
+    Parameters
+    ----------
+    logits : iterable of Tensor
+        Blocks in the order of the samples, N rows over all.
+    n_samples : int
+        N.
+    out : path, optional
+        A folder for ``labels.npy`` [N] (int64), ``top_indices.npy`` (int32) and ``top_probabilities.npy`` (float32),
+        both [N, min(5, K)], the largest first. They are written block by block, and take their names, in place of
+        older ones, when they are complete. The results are then memory maps of them, and sparse.
+    """
+    with ExitStack() as stack:
+        made: dict[str, Any] = {}
+        start, n_clusters, dense = 0, 0, False
+        for block in logits:
+            p = block.float().softmax(dim=1)
+            if not made:
+                n_clusters = p.shape[1]
+                dense = out is None and n_samples * n_clusters <= MOST_DENSE
+                made = _tables(stack, n_samples, n_clusters, dense, out)
+            rows = slice(start, start + len(p))
+            start += len(p)
+            if dense:
+                made["probabilities"][rows] = p.numpy()
+                made["labels"][rows] = made["probabilities"][rows].argmax(axis=1)
+                continue
+            values, indices = p.topk(min(N_TOP, n_clusters), dim=1)
+            made["top_probabilities"][rows], made["top_indices"][rows] = values.numpy(), indices.numpy()
+            made["labels"][rows] = indices[:, 0].numpy()
+        if start != n_samples:
+            raise ValueError(f"the blocks have {start} rows, but {n_samples} samples are to be labelled")
+        for name in made if out is not None else ():
+            made[name].flush()
+    if dense:
+        return Assignments(made["labels"], made["probabilities"])
+    if out is not None:
+        # Copy on write: scipy sorts the entries of a row in place.
+        made = {name: np.load(Path(out) / f"{name}.npy", mmap_mode="c") for name in made}
+    width = made["top_indices"].shape[1]
+    parts = (made["top_probabilities"].reshape(-1), made["top_indices"].reshape(-1))
+    pointer = np.arange(
+        0, n_samples * width + 1, width, dtype=np.int32 if n_samples * width < 2**31 else np.int64
+    )
+    return Assignments(made["labels"], csr_matrix((*parts, pointer), shape=(n_samples, n_clusters)))
+
+
+def _tables(
+    stack: ExitStack, n_samples: int, n_clusters: int, dense: bool, out: str | Path | None
+) -> dict[str, Any]:
+    """Empty tables for the results, in memory or as files that take their names when the stack is left."""
+    top = (n_samples, min(N_TOP, n_clusters))
+    shapes: dict[str, tuple[tuple[int, ...], Any]] = {"labels": ((n_samples,), np.int64)}
+    if dense:
+        shapes["probabilities"] = ((n_samples, n_clusters), np.float32)
+    else:
+        shapes |= {"top_indices": (top, np.int32), "top_probabilities": (top, np.float32)}
+    if out is None:
+        return {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    files = {name: stack.enter_context(replacing(Path(out) / f"{name}.npy")) for name in shapes}
+    return {
+        name: np.lib.format.open_memmap(files[name], "w+", dtype, shape)
+        for name, (shape, dtype) in shapes.items()
+    }
 
 
 class _InEdges:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -146,3 +148,20 @@ def test_graphs_that_cannot_answer(x: np.ndarray) -> None:
         similar(graph, 200)
     with pytest.raises(TypeError, match="SampleGraph"):
         outlier_scores(x)  # type: ignore[arg-type]
+
+
+class TestSearch:
+    def test_shapes_of_what_is_asked_for(self, digits: Any) -> None:
+        x = digits[0][:300]
+        graph = SampleGraph.from_features(x, n_neighbors=5)
+        expected, distance = nearest(graph, x[7:9], 4)
+        for asked in (x[7:9], x[7:9].reshape(2, 8, 8), torch.from_numpy(x[7:9])):
+            index, found = graph.search(asked, 4)
+            assert torch.equal(index, expected) and torch.equal(found, distance)
+        for asked in (x[7], x[7].reshape(8, 8)):
+            assert torch.equal(graph.search(asked, 4)[0], expected[:1])
+
+    def test_other_widths(self, digits: Any) -> None:
+        graph = SampleGraph.from_features(digits[0][:50], n_neighbors=5)
+        with pytest.raises(ValueError, match="63"):
+            graph.search(digits[0][:3, :63])
