@@ -35,6 +35,8 @@ from graphclust.nn.vector_scale import VectorScale
 from graphclust.training.batches import BatchSource
 
 _FILE = "model.safetensors"
+#: Principal components in which samples are split; the embeddings of 99 species of leaves lose a point with 64.
+_COMPONENTS = 128
 #: Samples times parts up to which the samples are split by k-means; and samples for which K is estimated that way.
 _MOST_DISTANCES, _MOST_COUNTED = 1e8, 100_000
 #: Entries of a dense table of probabilities.
@@ -100,7 +102,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     10
     """
 
-    n_neighbors: int = 5
+    n_neighbors: int = 7
     scale: str = "auto"
     parts_per_cluster: int = 24
     n_runs: int = 6
@@ -159,7 +161,9 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         graph, k, n = self.graph_, self.n_clusters_, len(x)
         # A walk of more steps than a third of a cluster has samples would leave it.
         steps = min(PROPAGATIONS, max(2, n // (3 * k)))
-        positions = propagated(BatchSource(graph), principal_components(scaled, seed=seed), steps)
+        positions = propagated(
+            BatchSource(graph), principal_components(scaled, _COMPONENTS, seed=seed), steps
+        )
         found = consensus_partition(
             graph,
             positions,
