@@ -95,6 +95,7 @@ class SampleGraph(Data):
         random_state: Any = 0,
         verbose: bool = False,
         folder: str | Path | None = None,
+        engine: Any = "local",
     ) -> SampleGraph:
         """Join every sample to its nearest others.
 
@@ -104,7 +105,7 @@ class SampleGraph(Data):
             Shared, not copied, when it is float32, float16 or uint8; else converted to float32.
         n_neighbors : int
             k, from 1 to N - 1.
-        metric, p, index, recall, device, random_state, verbose
+        metric, p, index, recall, device, random_state, verbose, engine
             See :class:`NeighborSearch`.
         folder : path, optional
             Where a large search keeps its state, see :meth:`NeighborSearch.self_neighbors`.
@@ -137,8 +138,18 @@ class SampleGraph(Data):
             )
         features = check_features(x)
         search = NeighborSearch(
-            metric, p=p, index=index, recall=recall, device=device, random_state=random_state, verbose=verbose
-        ).fit(features)
+            metric,
+            p=p,
+            index=index,
+            recall=recall,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+            engine=engine,
+        )
+        # Another machine opens a memory map again; what was converted has no file behind it.
+        shared = search.engine != "local" and isinstance(x, np.memmap) and x.dtype != np.float64
+        search.fit(x if shared else features)
         neighbor_index, distance = search.self_neighbors(n_neighbors, folder=folder)
         weight = neighbor_weights(neighbor_index, distance, kernel, bandwidth, x=features)
         edges = neighbor_edges(neighbor_index)

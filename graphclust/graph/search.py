@@ -16,6 +16,7 @@ from graphclust._checks import check_count, check_device, check_features, check_
 from graphclust.graph._engines import exact_engine, load_faiss, scan
 from graphclust.graph._indexes import ApproximateIndex, choose_index, is_exact_affordable, is_self_join
 from graphclust.graph._metrics import Metric, Rows
+from graphclust.graph._remote import RemoteEngine, remote_engine
 from graphclust.graph.self_join import SelfJoin
 
 #: Candidates asked for beyond k, so that the direct distances can correct the float32 order of the engines.
@@ -58,6 +59,9 @@ class NeighborSearch:
         fixed: there, results may differ slightly between runs.
     verbose : bool
         Show a progress bar.
+    engine : {"local", "ray"} or RayEngine
+        "ray" searches exactly on a Ray cluster, with the same result as ``index="exact"`` on one machine, see
+        :class:`graphclust.distributed.RayEngine`. Needs the extra ``distributed``.
 
     Attributes
     ----------
@@ -79,6 +83,7 @@ class NeighborSearch:
         device: str | torch.device | None = None,
         random_state: Any = 0,
         verbose: bool = False,
+        engine: Any = "local",
     ):
         self.metric = metric
         self.p = p
@@ -87,6 +92,7 @@ class NeighborSearch:
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+        self.engine = engine
 
     def fit(self, x: Any) -> NeighborSearch:
         """Take the samples among which neighbours are searched, and build the index where one is needed.
@@ -108,6 +114,7 @@ class NeighborSearch:
         data = check_features(x, keep_double=True)
         self.n_samples_, self.n_features_ = data.shape
         self._device = check_device(self.device) or data.device
+        self._remote: RemoteEngine | None = remote_engine(self.engine, self.index, self._device)
         self._rows = Rows(data, self._metric)
         self._approximate: ApproximateIndex | None = None
         self._tuned: dict[int, tuple[int | None, float]] = {}
@@ -120,11 +127,15 @@ class NeighborSearch:
             self._largest_norm = max(norms) / self._rows.scale
         has_faiss = load_faiss() is not None
         where = self.n_samples_, self.n_features_, self._metric, self._device, has_faiss
-        self._joins = is_self_join(self.index, *where)
-        recipe = choose_index(self.index, *where)
+        name = self.index if self._remote is None else "exact"
+        self._joins = is_self_join(name, *where)
+        recipe = choose_index(name, *where)
         self._centroids: np.ndarray | None = None
         self._engine, self.index_name_ = exact_engine(self._metric, self._device, self.n_samples_)
-        if self._joins:
+        if self._remote is not None:
+            self._source = self._remote.source(x, data)
+            self.index_name_ = self._remote.describe(self.n_samples_, self.n_features_, data.element_size())
+        elif self._joins:
             self.index_name_ = "self-join"
         elif recipe is not None:
             self._approximate = ApproximateIndex.build(recipe, self._rows, check_generator(self.random_state))
@@ -144,8 +155,8 @@ class NeighborSearch:
             Of the distances.
         folder : path, optional
             Where a self-join keeps its state, so that the same call goes on where a killed one stopped, with the
-            same result; some (4 d + 400) bytes a sample for k = 10. None: a temporary folder. Other indexes
-            do not use it.
+            same result; some (4 d + 400) bytes a sample for k = 10. None: a temporary folder. ``engine="ray"`` keeps
+            the neighbours of each block there, 12 k bytes a sample. Other indexes do not use it.
 
         Returns
         -------
@@ -168,6 +179,8 @@ class NeighborSearch:
             raise ValueError(
                 f"n_neighbors={k} needs at least {k + 1} samples, but x has 1; pass more samples"
             )
+        if self._remote is not None:
+            return self._remote.self_neighbors(self._source, self._rows, k, dtype, folder, self._track)
         if self._joins:
             return self._join(k, dtype, folder)
         index, distance = self._search(self._rows, k, own=torch.arange(self.n_samples_))
@@ -193,6 +206,8 @@ class NeighborSearch:
         k = check_count(k, "n_neighbors", 1, self.n_samples_, f"there are {self.n_samples_} samples")
         query = check_features(x_query, "x_query", n_features=self.n_features_, keep_double=True)
         query = query.to(self._rows.x.device)
+        if self._remote is not None:
+            return self._remote.neighbors(self._source, self._rows, query, k, dtype, self._track)
         exact = is_exact_affordable(len(query), self.n_samples_, self.n_features_, self._metric)
         if self._joins and not exact and self._approximate is None:
             self._build_for_new()
