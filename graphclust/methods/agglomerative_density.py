@@ -89,6 +89,7 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
     True
     """
 
+    # Wider than the base's type: this method alone may stop by `min_size` instead.
     n_clusters: int | str | None = field(default=8, kw_only=False)  # type: ignore[assignment]
     min_size: int | None = None
     n_parts: int | None = None

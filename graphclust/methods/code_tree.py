@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from graphclust._checks import check_count, check_features
+from graphclust._checks import check_count, check_features, check_number
 from graphclust.graph import SampleGraph
 from graphclust.graph._metrics import Metric
 from graphclust.methods.agglomerative_density import LEAST_SHARE, join_parts
@@ -24,6 +25,7 @@ from graphclust.methods.trees import Tree
 from graphclust.nn.leaves import LeafAssignment
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
+from graphclust.training.stage import Stage
 
 #: Leaves a cluster, and samples a leaf on average: as many as `AgglomerativeDensity` has.
 _LEAVES, _LEAF_SIZE = 27, 8
@@ -106,3 +108,31 @@ class CodeTree(Tree, AutoEncoderClusterer):
     def _read(self, folder: Path) -> None:
         super()._read(folder)
         read_results(folder, self, _TREE)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class TrainedCodeTree(CodeTree):
+    """Base of those that go on training the network once there is a tree, in stages that each begin with a new tree.
+
+    Parameters
+    ----------
+    epochs : int
+        Of such a stage.
+    learning_rate : float
+        Of Adam, in it.
+    batch_size : int or None
+        Samples a step in it; None takes all of them in one.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    batch_size: int | None = 256
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        check_count(self.epochs, "epochs", 0)
+        check_number(self.learning_rate, "learning_rate", 0.0, open_low=True)
+
+    def _in_turn(self, name: str, loss: Any, start: Callable[[], None], epochs: int) -> Stage:
+        """A stage of training that begins with `start`."""
+        return Stage(name, loss, epochs, self.learning_rate, batch_size=self.batch_size, start=start)

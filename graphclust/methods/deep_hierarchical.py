@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphclust._checks import check_count, check_number
-from graphclust.methods.code_tree import CodeTree
+from graphclust.methods.code_tree import TrainedCodeTree
 from graphclust.methods.kmeans import k_means
 from graphclust.nn.cluster_tree import ClusterTree
 from graphclust.training.batches import Batch, BatchSource
@@ -19,7 +19,7 @@ from graphclust.training.stage import Stage, Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class DeepHierarchical(CodeTree):
+class DeepHierarchical(TrainedCodeTree):
     r"""An auto-encoder whose codes a growing tree divides (after DeepECT: Mautz, Plant & Boehm 2019, 2020).
 
     A pretrained auto-encoder and a binary tree of centres in its codes learn in turn. The tree grows: the leaf with the
@@ -54,24 +54,16 @@ class DeepHierarchical(CodeTree):
         Epochs between two splits.
     epochs : int
         With the tree fully grown.
-    learning_rate : float
-        Of Adam, beside the tree.
-    batch_size : int or None
-        Samples a step beside the tree; None takes all of them in one.
     """
 
     compression_weight: float = 0.03
     grow_epochs: int = 1
     epochs: int = 20
-    learning_rate: float = 1e-3
-    batch_size: int | None = 256
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_number(self.compression_weight, "compression_weight", 0.0)
         check_count(self.grow_epochs, "grow_epochs", 0)
-        check_count(self.epochs, "epochs", 0)
-        check_number(self.learning_rate, "learning_rate", 0.0, open_low=True)
 
     def _max_leaves(self) -> int:
         return max(self.n_leaves or 4 * self.n_clusters_, self.n_clusters_)
@@ -85,13 +77,11 @@ class DeepHierarchical(CodeTree):
         pretraining, last = super()._stages(model, source, memory)
         most = self._n_parts(source.n_samples)
         growing = [
-            Stage(
+            self._in_turn(
                 f"{n} leaves",
                 self._tree_loss,
+                partial(self._grow, model, source, n),
                 self.grow_epochs if n < most else self.epochs,
-                self.learning_rate,
-                batch_size=self.batch_size,
-                start=partial(self._grow, model, source, n),
             )
             for n in range(min(2, most), most + 1)
         ]

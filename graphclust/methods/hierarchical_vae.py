@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphclust._checks import check_count, check_number
+from graphclust._checks import check_count
+from graphclust.methods.code_tree import TrainedCodeTree
 from graphclust.methods.starts import start_mixture
 from graphclust.methods.vae_hierarchical import WeighedVAE
 from graphclust.nn.autoencoder import AutoEncoder, MLPDecoder
@@ -24,7 +25,7 @@ from graphclust.training.stage import Stage, Step
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class HierarchicalVAE(WeighedVAE):
+class HierarchicalVAE(TrainedCodeTree, WeighedVAE):
     r"""A variational auto-encoder and a tree over its codes in turn: the decoder is told the cluster.
 
     A plain VAE is trained first (that of `VAEHierarchical`). Then, in every round, the tree over the codes is cut, and
@@ -53,24 +54,15 @@ class HierarchicalVAE(WeighedVAE):
         The decoder is told which of `branches` times `n_clusters` branches of the tree a sample is in.
     epochs : int
         Of a round.
-    learning_rate : float
-        Of Adam, in a round.
-    batch_size : int or None
-        Samples a step in a round; None takes all of them in one.
     """
 
     rounds: int = 3
     branches: int = 3
-    epochs: int = 10
-    learning_rate: float = 1e-3
-    batch_size: int | None = 256
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_count(self.rounds, "rounds", 0)
         check_count(self.branches, "branches")
-        check_count(self.epochs, "epochs", 0)
-        check_number(self.learning_rate, "learning_rate", 0.0, open_low=True)
 
     @property
     def _n_branches(self) -> int:
@@ -89,13 +81,11 @@ class HierarchicalVAE(WeighedVAE):
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         plain, tree = super()._stages(model, source, memory)
         rounds = [
-            Stage(
+            self._in_turn(
                 f"round {number}",
                 partial(self._round_loss, memory=memory),
+                partial(self._start_round, model, source, memory),
                 self.epochs,
-                self.learning_rate,
-                batch_size=self.batch_size,
-                start=partial(self._start_round, model, source, memory),
             )
             for number in range(1, self.rounds + 1)
         ]

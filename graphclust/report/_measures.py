@@ -119,9 +119,10 @@ def measure(
 
 def _codes(labels: Any) -> tuple[np.ndarray, list[Any]]:
     """Codes of the labels, which are sorted where they can be; noise is the last one."""
-    codes, names = encode_labels(labels, "labels")
+    codes, found = encode_labels(labels, "labels")
+    names: list[Any] = list(found)
     try:
-        ordered = sorted(names)  # type: ignore[type-var]
+        ordered = sorted(names)
     except TypeError:  # labels of several kinds stay in the order of their appearance
         ordered = list(names)
     if -1 in ordered:

