@@ -270,7 +270,7 @@ def test_silhouette_sample_is_near_the_whole_and_keeps_rare_clusters() -> None:
     assert sampled == pytest.approx(whole, abs=0.05)
     assert sampled == metrics.silhouette(x, labels, sample_size=400)
     assert sampled != metrics.silhouette(x, labels, sample_size=400, random_state=1)
-    chosen = metrics._stratified(labels, np.bincount(labels), 400, 0)
+    chosen = metrics.structure._stratified(labels, np.bincount(labels), 400, 0)
     drawn = np.bincount(labels[chosen])
     assert drawn[2] == 10 and drawn[3] == 6
     assert 390 <= drawn.sum() <= 430
@@ -300,3 +300,54 @@ def test_agreement_is_the_mean_over_pairs() -> None:
     assert metrics.agreement([runs[0], (runs[0] + 1) % 4]) == 1.0
     with pytest.raises(ValueError, match="1 was given"):
         metrics.agreement(runs[:1])
+
+
+# -- calibration -----------------------------------------------------------------------------------------------
+
+
+def test_calibration_against_a_loop() -> None:
+    rng = np.random.default_rng(3)
+    n, k, bins = 4000, 4, 10
+    p = rng.dirichlet(np.ones(k) * 0.7, n)
+    chosen = np.array([rng.choice(k, p=row) for row in p])
+    y = np.array(list("cadb"))[chosen]  # right with the probability that is said
+    curve = metrics.reliability(y, p, bins)
+    error, share = 0.0, []
+    for b in range(bins):
+        inside = [
+            i
+            for i in range(n)
+            if b / bins <= p[i].max() < (b + 1) / bins or (b == bins - 1 and p[i].max() == 1)
+        ]
+        if inside:
+            right = np.mean([chosen[i] == p[i].argmax() for i in inside])
+            sure = np.mean([p[i].max() for i in inside])
+            error += len(inside) / n * abs(right - sure)
+            share.append(len(inside) / n)
+    np.testing.assert_allclose(curve["share"], share)
+    assert metrics.calibration_error(y, p, bins) == pytest.approx(error)
+    assert error < 0.04  # drawn from these very probabilities
+    sharper = p**3 / (p**3).sum(axis=1, keepdims=True)
+    assert metrics.calibration_error(y, sharper, bins) > 0.1
+    as_tensors = metrics.calibration_error(torch.from_numpy(chosen), torch.from_numpy(p), bins)
+    assert as_tensors == pytest.approx(error)
+
+
+def test_clusters_without_a_class_are_wrong() -> None:
+    p = np.array([[1.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert metrics.calibration_error([5, 5, 7, 7], p) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("p", "bins", "message"),
+    [
+        (np.ones((3, 2)) * 1.2, 15, "from 1.2 to 1.2"),
+        (np.full((3, 2), np.nan), 15, "nan"),
+        (np.ones((2, 2)), 15, "3 classes and 2 rows"),
+        (np.ones(3), 15, r"shape \[3\]"),
+        (np.ones((3, 2)) / 2, 0, "n_bins=0"),
+    ],
+)
+def test_bad_probabilities_are_refused(p: np.ndarray, bins: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.calibration_error([0, 1, 1], p, bins)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,12 @@ ALIASES = {
 }
 EFFICIENTNET = "efficientnet-lite0"
 NAMES = ("auto", "pixels", EFFICIENTNET, *ALIASES)
+#: Axes of images [B, H, W, 3] along which each view is flipped.
+MIRROR: dict[str, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "horizontal": ((), (2,)),
+    "both": ((), (2,), (1,), (1, 2)),
+}
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _DEFAULT_SIZE = 224
 # On a CPU the feature maps of eight images stay in its caches: EfficientNet-Lite0 was measured to read 36 images in a
@@ -110,6 +116,22 @@ def make_encoder(features: Any, size: int | None = None, device: torch.device | 
         device,
         _weights_key(given, loaded.model),
     )
+
+
+def mirrored(encoder: Encoder, mirror: str) -> Encoder:
+    """The encoder whose rows are the averages over an image and its mirror images, as `MIRROR` names them."""
+    if mirror not in MIRROR:
+        raise ValueError(f"mirror={mirror!r} is unknown: use one of {', '.join(MIRROR)}")
+    views = MIRROR[mirror]
+    if len(views) == 1:
+        return encoder
+
+    def encode(images: NDArray[np.uint8]) -> NDArray[Any]:
+        total = sum(encoder.encode(np.ascontiguousarray(np.flip(images, axes))) for axes in views)
+        return np.asarray(total / len(views), dtype=np.float32)
+
+    key = None if encoder.key is None else f"{encoder.key} mirror={mirror}"
+    return replace(encoder, encode=encode, key=key)
 
 
 _NORMALIZATION = (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD))

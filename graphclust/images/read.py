@@ -16,7 +16,7 @@ from graphclust._checks import check_count, check_device
 from graphclust.images.cache import FeatureStore, default_cache
 from graphclust.images.collection import Images
 from graphclust.images.decode import RESIZE
-from graphclust.images.encoders import EFFICIENTNET, make_encoder
+from graphclust.images.encoders import EFFICIENTNET, MIRROR, make_encoder, mirrored
 from graphclust.images.pipeline import Encoded, encode_all
 from graphclust.images.pixels import are_small, array_features, as_features, pixel_encoder
 from graphclust.images.sources import Source, open_source
@@ -28,6 +28,7 @@ def read_images(
     *,
     size: int | Sequence[int] | None = None,
     resize: str = "pad",
+    mirror: str = "none",
     channels: int | None = None,
     unit_length: bool = True,
     column: str | None = None,
@@ -58,6 +59,10 @@ def read_images(
         Of the images that are encoded; by default their own for pixels, for networks what they were trained with.
     resize : {"pad", "stretch", "crop"}
         See `graphclust.images.fit`.
+    mirror : {"none", "horizontal", "both"}
+        Of network features: average those of the image and of its mirror images, left to right, or also top to bottom.
+        "both" is for images that have no upright position (leaves, cells, aerial photographs), and takes four times
+        as long.
     channels : {1, 3}, optional
         Of pixels; by default 1 where all images are grey.
     unit_length : bool
@@ -99,6 +104,8 @@ def read_images(
     for name, count in (("batch_size", batch_size), ("workers", workers)):
         if count is not None:
             check_count(count, name)
+    if mirror not in MIRROR:
+        raise ValueError(f"mirror={mirror!r} is unknown: use one of {', '.join(MIRROR)}")
     sides = _sides(size)
     opened = open_source(source, column=column)
     is_given = isinstance(features, str) and features == "given"  # in the settings of a result of features
@@ -120,6 +127,11 @@ def read_images(
         if isinstance(features, str) and features == "auto":
             features = "pixels" if are_small(opened) else EFFICIENTNET
         if isinstance(features, str) and features == "pixels":
+            if mirror != "none":
+                raise ValueError(
+                    f"mirror={mirror!r} averages features of a network, and these are pixels: leave it out, or choose "
+                    f"features={EFFICIENTNET!r}"
+                )
             if sides is None and opened.pixels is not None and opened.pixels.shape[3:] != (4,):
                 x = array_features(opened.pixels, channels)
                 return _of_pixels(x, opened, Encoded(x, opened.items, 0.0), resize)
@@ -132,6 +144,7 @@ def read_images(
         if sides is not None and sides[0] != sides[1]:
             raise ValueError(f"size={sides}: networks take square images, give one number")
         encoder = make_encoder(features, None if sides is None else sides[0], check_device(device))
+        encoder = mirrored(encoder, mirror)
         how = {"key": encoder.key, "size": encoder.size, "resize": resize}
         store = FeatureStore(_cache_folder(cache) if encoder.key else None, how)
         encoded = encode_all(
@@ -146,6 +159,7 @@ def read_images(
         "features": os.fspath(features) if isinstance(features, (str, os.PathLike)) else None,
         "size": encoder.size[0],
         "resize": resize,
+        "mirror": mirror,
         "unit_length": unit_length,
     }
     return _collection(rows, opened, encoded, settings)

@@ -6,6 +6,7 @@ from graphclust.report.latent_grid import latent_grid
 from graphclust.report.layout import graph_layout
 from graphclust.report.page import write_report
 from graphclust.report.pictures import cluster_samples, embedding_map, image_grid, overview
+from graphclust.report.reliability_chart import reliability_curve
 
 __all__ = [
     "cluster_samples",
@@ -17,6 +18,7 @@ __all__ = [
     "latent_grid",
     "method_comparison",
     "overview",
+    "reliability_curve",
     "sweep_curve",
     "training_curves",
     "write_report",

@@ -197,6 +197,23 @@ def test_modules(photos: Path, tmp_path: Path) -> None:
     assert not net.shapes  # all found in the cache
 
 
+@pytest.mark.parametrize(
+    ("mirror", "flips"),
+    [("none", [()]), ("horizontal", [(), (1,)]), ("both", [(), (1,), (0,), (0, 1)])],
+)
+def test_mirror_images_are_averaged(mirror: str, flips: list[tuple[int, ...]], tmp_path: Path) -> None:
+    def corner(images: np.ndarray) -> np.ndarray:
+        return images[:, :2, :3].reshape(len(images), -1)
+
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (4, 70, 70, 3), dtype=np.uint8)
+    options: dict[str, Any] = {"size": 70, "unit_length": False, "cache": None}
+    images = read_images(pictures, corner, mirror=mirror, **options)
+    expected = [np.mean([np.flip(p, axes)[:2, :3].ravel() for axes in flips], axis=0) for p in pictures]
+    assert np.allclose(images.x, expected, atol=1e-3)
+    assert images.settings["mirror"] == mirror
+
+
 @pytest.mark.parametrize("output", [lambda x: np.zeros((len(x), 2, 2)), lambda x: np.zeros((1, 4))])
 def test_functions_that_return_something_else(photos: Path, output: Any) -> None:
     with pytest.raises(ValueError, match=r"\[12, d\] is needed"):
@@ -212,6 +229,8 @@ def test_functions_that_return_something_else(photos: Path, output: Any) -> None
         ({"size": 0}, ValueError, "1 to 4096"),
         ({"size": (1, 2, 3)}, ValueError, "1 to 4096"),
         ({"size": (8, 9), "features": mean_colour}, ValueError, "square"),
+        ({"mirror": "left"}, ValueError, "none, horizontal, both"),
+        ({"mirror": "both", "features": "pixels", "size": 8}, ValueError, "leave it out"),
         ({"channels": 2}, ValueError, "channels=2"),
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"workers": 0}, ValueError, "workers"),

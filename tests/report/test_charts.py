@@ -148,3 +148,15 @@ TREE = linkage(np.arange(4.0)[:, None])
 def test_bad_input(call, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_reliability_curve_shows_accuracy_over_confidence(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3) * 0.6, 500)
+    y = np.array([rng.choice(3, p=row) for row in p])
+    figure = _draw(report.reliability_curve(y, p, n_bins=10, title="R"), tmp_path)
+    above, below = figure.axes
+    curve = metrics.reliability(y, p, 10)
+    np.testing.assert_allclose(above.lines[1].get_ydata(), curve["accuracy"])
+    np.testing.assert_allclose([bar.get_height() for bar in below.patches], curve["share"])
+    assert f"{metrics.calibration_error(y, p, 10):.1%}" in above.get_legend().get_texts()[1].get_text()
