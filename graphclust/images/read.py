@@ -52,9 +52,11 @@ def read_images(
         `datasets.Dataset`. Features [N, d] (an array, .npy, .npz, .parquet, .csv) are taken as they are.
     features : str, path, torch.nn.Module or callable
         "auto" takes pixels where all images have one size of at most 64 x 64, else "efficientnet-lite0" (the weights
-        come with the extra `images`). "pixels"; "dinov2", "dinov3", "clip", "siglip", any other name on the hub, or the
-        folder of a network (the library transformers); a module from [B, 3, S, S] to [B, d], normalised by its
-        attributes `mean` and `std` where it has them, else as ImageNet; a function from uint8 [B, S, S, 3] to [B, d].
+        come with the extra `images`). "efficientnet-lite0-layers" adds the averages and maxima of two inner feature
+        maps, for images unlike photographs (drawings, characters, textures). "pixels"; "dinov2", "dinov3", "clip",
+        "siglip", any other name on the hub, or the folder of a network (the library transformers); a module from
+        [B, 3, S, S] to [B, d], normalised by its attributes `mean` and `std` where it has them, else as ImageNet; a
+        function from uint8 [B, S, S, 3] to [B, d].
     size : int or (H, W), optional
         Of the images that are encoded; by default their own for pixels, for networks what they were trained with.
     resize : {"pad", "stretch", "crop"}

