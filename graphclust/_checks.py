@@ -116,6 +116,15 @@ def check_edges(edge_index: Any, edge_weight: Any, n: int, device: torch.device)
     return edges, weight
 
 
+def check_edges_are_read(data: Any) -> None:
+    """Raise ValueError for a PyG Data whose edges are an ``adj_t``: it would be taken for one without edges."""
+    if data.get("edge_index") is None and data.get("adj_t") is not None:
+        raise ValueError(
+            "the edges are kept as adj_t, which is not read: give them as edge_index, without the transform "
+            "ToSparseTensor or by edge_index, edge_weight = torch_geometric.utils.to_edge_index(data.adj_t.t())"
+        )
+
+
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """Return ``value`` when it is one of ``choices``, else raise a ValueError that lists them."""
     if not isinstance(value, str) or value not in choices:
@@ -178,6 +187,25 @@ def check_device(device: Any) -> torch.device | None:
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r}, but torch finds no CUDA device; use device='cpu' or None")
     return found
+
+
+def sample_rows(x: Any, n_rows: int = 500) -> Tensor | None:
+    """Up to `n_rows` samples of an array, evenly spread, to look at; None for what is no dense array of numbers."""
+    if isinstance(x, (list, tuple)):
+        try:
+            x = np.asarray(x)
+        except ValueError:
+            return None
+    shape = getattr(x, "shape", None)
+    if shape is None or len(shape) == 0 or hasattr(x, "tocsr"):
+        return None
+    rows = np.linspace(0, max(0, shape[0] - 1), min(shape[0], n_rows)).astype(np.int64)
+    try:
+        if isinstance(x, Tensor):
+            return _as_tensor(x if x.layout != torch.strided else x[torch.from_numpy(rows).to(x.device)], "x")
+        return _as_tensor(x.iloc[rows] if hasattr(x, "iloc") else np.asarray(x)[rows], "x")
+    except (TypeError, ValueError):
+        return None
 
 
 def share_tensor(array: np.ndarray) -> Tensor:

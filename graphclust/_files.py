@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,6 +123,9 @@ def _read_npy(path: Path, key: str | None, labels: str | None) -> tuple[np.ndarr
         if not (labels.endswith(".npy") and Path(labels).is_file()):
             raise ValueError(f"labels of {path} are read from another .npy file, and {labels!r} is none")
         true = np.load(labels, allow_pickle=False)
+    with path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":  # NumPy would take it for pickled objects, and advise to load these
+            raise ValueError(f"{path} is damaged or not what its name says (no array that NumPy saved)")
     return np.load(path, mmap_mode="r", allow_pickle=False), true
 
 
@@ -152,7 +156,27 @@ def _read_table(
     true = None if labels is None else table[labels].to_numpy()
     if key is not None:
         return _vectors(table[key], path), true
+    for name in _row_numbers(table.drop(columns=[*ignore, *([] if labels is None else [labels])])):
+        warnings.warn(
+            f"{path}: column {name!r} counts the rows and is taken as a feature; leave it out if it is their number "
+            "(--ignore)",
+            stacklevel=2,
+        )
     return _numbers(table.drop(columns=[*ignore, *([] if labels is None else [labels])]), path), true
+
+
+def _row_numbers(table: DataFrame) -> list[str]:
+    """Columns of whole numbers that grow by one from row to row."""
+    import pandas as pd
+
+    found = []
+    for name in table.columns:
+        column = table[name]
+        if len(column) > 2 and pd.api.types.is_integer_dtype(column) and not column.isna().any():
+            steps = np.diff(column.to_numpy(dtype=np.int64))
+            if bool((steps == 1).all()):
+                found.append(str(name))
+    return found
 
 
 def _parse_table(path: Path) -> DataFrame:

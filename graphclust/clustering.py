@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
+from inspect import signature
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
+from graphclust._checks import sample_rows
 from graphclust.graph import SampleGraph
 from graphclust.methods import METHODS
 
 #: Pictures up to this side are learnt from their pixels; larger ones need a pretrained network.
 _SMALL = 64
+#: Parameters that say how images are read.
+_READING = ("features", "size", "resize", "mirror", "column", "cache", "workers")
 
 
 def cluster(
     data: Any,
     n_clusters: int | None = None,
     *,
-    method: str = "auto",
+    method: Any = "auto",
     random_state: Any = 0,
     verbose: bool = False,
     **parameters: Any,
@@ -37,22 +41,24 @@ def cluster(
     ==================================  ==========================================================================
 
     Rows [N, d] are images when d is a square number of at least 16 and neighbouring entries are alike
-    (`LearnedGraphClustering`); a `SampleGraph` that was built from features counts as these features.
+    (`LearnedGraphClustering`); a `SampleGraph` that was built from features counts as these features. Where a
+    method joins each sample to more others than there are, all are joined.
 
     Parameters
     ----------
     data : array, tensor, SampleGraph, PyG Data, path, list of paths, or what `graphclust.images.read_images` takes
-        Features [N, d], images [N, H, W] or [N, H, W, C], samples with edges, a folder of images.
+        Features [N, d], images [N, H, W], [N, H, W, C] or [N, C, H, W], samples with edges, a folder of images.
     n_clusters : int or None
         K; None estimates it (`graphclust.estimate_n_clusters`).
-    method : str, default="auto"
-        Name of a method, in any case, to take it instead of the one of the table.
+    method : str or class, default="auto"
+        A method, by its name in any case or as its class, to take it instead of the one of the table.
     random_state : int, RandomState or None, default=0
         The only source of randomness.
     verbose : bool, default=False
         Show progress.
     **parameters
-        Further parameters of the method.
+        Further parameters of the method; for images also `features`, `size`, `resize`, `mirror`, `column`, `cache`
+        and `workers` of `graphclust.images.read_images` (``cluster("photos/", features="dinov2")``).
 
     Returns
     -------
@@ -69,18 +75,28 @@ def cluster(
     (178,)
     """
     images = None
-    if _needs_reading(data):
+    is_graph = isinstance(data, Data)
+    reading = {key: parameters.pop(key) for key in _READING if key in parameters and not is_graph}
+    if reading or _needs_reading(data):
         from graphclust.images import read_images
 
-        images = read_images(data, verbose=verbose)
+        images = read_images(data, verbose=verbose, **reading)
         data = (
             images.x if images.image_shape is None else images.x.reshape(len(images.x), *images.image_shape)
         )
     name = suitable_method(data) if method == "auto" else _by_name(method)
+    known = signature(METHODS[name]).parameters
+    unknown = [parameter for parameter in parameters if parameter not in known]
+    if unknown:
+        raise TypeError(
+            f"{name} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+            + ("; method= names another one" if method == "auto" else "")
+        )
+    parameters = {**few_samples(METHODS[name], data), **parameters}
     estimator = METHODS[name](
         "auto" if n_clusters is None else n_clusters, random_state=random_state, **parameters
     )
-    if verbose and "verbose" in estimator.get_params():
+    if verbose and "verbose" in known:
         estimator.set_params(verbose=True)
     estimator.fit(data)
     if images is not None:
@@ -92,12 +108,16 @@ def _needs_reading(data: Any) -> bool:
     """Whether `data` names or holds images that are no array yet, or an array of images too large for their pixels."""
     if isinstance(data, (str, os.PathLike)):
         return True
-    if isinstance(data, (Data, Tensor)) or hasattr(data, "toarray"):
+    if isinstance(data, HeteroData):
+        raise TypeError(
+            "data is a HeteroData, with several kinds of samples: pass one kind as a Data (data.to_homogeneous())"
+        )
+    if isinstance(data, Data) or hasattr(data, "toarray"):
         return False
     if isinstance(data, (list, tuple)):
         return len(data) > 0 and (isinstance(data[0], (str, os.PathLike)) or hasattr(data[0], "convert"))
-    if isinstance(data, np.ndarray):
-        return data.ndim in (3, 4) and data.dtype == np.uint8 and max(data.shape[1:3]) > _SMALL
+    if isinstance(data, (np.ndarray, Tensor)):
+        return data.ndim in (3, 4) and data.shape[0] > 0 and max(_height_and_width(data)) > _SMALL
     return not hasattr(data, "__array__")
 
 
@@ -122,21 +142,56 @@ def suitable_method(data: Any) -> str:
     return "LearnedGraphClustering" if _are_images(data) else "ConsensusClustering"
 
 
-def _are_images(data: Any) -> bool:
-    """Whether an array holds images that are small enough to be learnt from their pixels."""
-    import torch
+def few_samples(method: Any, data: Any) -> dict[str, int]:
+    """Parameters without which a method could not take so few samples: all others as neighbours.
 
+    Parameters
+    ----------
+    method : class
+        A value of `graphclust.methods.METHODS`.
+    data : array or graph
+
+    Returns
+    -------
+    dict
+        ``{"n_neighbors": N - 1}`` where the method's default is more than that, else empty.
+    """
+    if isinstance(data, Data):
+        data = data.x
+    shape = getattr(data, "shape", None)
+    n = shape[0] if shape else len(data) if isinstance(data, (list, tuple)) else 0
+    default = signature(method).parameters.get("n_neighbors")
+    return {"n_neighbors": n - 1} if default is not None and 2 <= n <= default.default else {}
+
+
+def _are_images(data: Any) -> bool:
+    """Whether an array holds images that are small enough to be learnt from their pixels.
+
+    What is no array of numbers holds none: the method that gets it says what is wrong with it.
+    """
     from graphclust.methods.inputs import choose_image_shape
 
-    x = torch.as_tensor(np.asarray(data))
+    x = sample_rows(data)
+    if x is None:
+        return False
     if x.ndim in (3, 4):
-        return max(x.shape[1:3]) <= _SMALL
-    return x.ndim == 2 and choose_image_shape("auto", x.shape[1], None, x) is not None
+        return max(_height_and_width(x)) <= _SMALL
+    return x.ndim == 2 and x.numel() > 0 and choose_image_shape("auto", x.shape[1], None, x) is not None
 
 
-def _by_name(method: str) -> str:
+def _height_and_width(images: Any) -> tuple[int, int]:
+    """Of an array [N, H, W], [N, H, W, C] or, as torch keeps images, [N, C, H, W]."""
+    from graphclust.methods.inputs import has_channels_first
+
+    first = 2 if has_channels_first(images.shape) else 1
+    return images.shape[first], images.shape[first + 1]
+
+
+def _by_name(method: Any) -> str:
+    if isinstance(method, type) and method in METHODS.values():
+        return method.__name__
     known = {name.lower(): name for name in METHODS}
-    if method.lower() not in known:
+    if not isinstance(method, str) or method.lower() not in known:
         raise ValueError(f"method={method!r} is unknown: use 'auto' or one of {', '.join(METHODS)}")
     return known[method.lower()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,22 @@ class TestReading:
         table.to_csv(tmp_path / "a.csv", index=False)
         with pytest.raises(ValueError, match="'name' are not numbers, for example 'image 0'.*--ignore"):
             read_features(tmp_path / "a.csv")
+
+    def test_a_column_that_counts_the_rows_is_pointed_out(self, table: pd.DataFrame, tmp_path: Path) -> None:
+        numbers = table.drop(columns="name")
+        numbers.to_csv(tmp_path / "t.csv")  # with the index, as pandas does by default
+        with pytest.warns(UserWarning, match=r"'Unnamed: 0' counts the rows.*--ignore"):
+            read_features(tmp_path / "t.csv")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_features(tmp_path / "t.csv", ignore=["Unnamed: 0"])
+            numbers.to_parquet(tmp_path / "t.parquet")
+            read_features(tmp_path / "t.parquet")
+
+    def test_what_is_no_array_is_not_called_a_pickle(self, tmp_path: Path) -> None:
+        (tmp_path / "x.npy").write_bytes(b"no array")
+        with pytest.raises(ValueError, match="damaged or not what its name says"):
+            read_features(tmp_path / "x.npy")
 
     def test_missing_values_are_located(self, tmp_path: Path) -> None:
         (tmp_path / "a.csv").write_text("a,b\n1,2\n3,\n")
@@ -401,6 +418,30 @@ class TestPredict:
         (tmp_path / "a.csv").write_text("precious")
         assert "--overwrite" in refused("predict", fitted / "result", npy, "--out", tmp_path / "a.csv")
         assert (tmp_path / "a.csv").read_text() == "precious"
+
+    @pytest.mark.parametrize("out", [None, "labels.csv"])
+    def test_methods_without_probabilities(self, npy: Path, out: str | None, tmp_path: Path) -> None:
+        model = graphclust.KMeans(3, random_state=0).fit(np.load(npy))
+        model.save(tmp_path / "result" / "model")
+        given = [] if out is None else ["--out", tmp_path / out]
+        printed = run("predict", tmp_path / "result", npy, *given).stdout
+        text = printed if out is None else (tmp_path / out).read_text()
+        assert text.splitlines()[0] == "index,cluster"
+        assert [int(line.split(",")[1]) for line in text.splitlines()[1:]] == model.labels_.tolist()
+        assert "no probabilities" in refused("predict", tmp_path / "result", npy, "--probabilities")
+
+
+def test_methods_to_compare_with_spaces_between_them(npy: Path, tmp_path: Path) -> None:
+    message = refused("compare", npy, "--methods", "kmeans", "decc", "-k", 3, "--out", tmp_path / "out")
+    assert "'decc'" in message
+    assert "--methods" in refused("compare", npy, "kmeans", "-k", 3, "--out", tmp_path / "out")
+
+
+def test_options_of_tables_are_refused_for_images(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for option in (["--probabilities"], ["--ignore", "name"]):
+        message = refused("cluster", tmp_path / "photos", "--out", tmp_path / "out", *option)
+        assert option[0] in message
 
 
 def test_version_and_help() -> None:

@@ -25,6 +25,13 @@ _EXPECTED_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, Ar
 
 # Options that several commands share.
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Features: .npy, .npz, .csv, .tsv or .parquet.")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="Features (.npy, .npz, .csv, .tsv or .parquet), or images: a folder, a file, a tar shard.",
+    ),
+]
 Key = Annotated[
     str | None, typer.Option("--key", help="Array of the .npz, or column of the table with one vector a row.")
 ]

@@ -22,12 +22,20 @@ Features = Annotated[
     str,
     typer.Option(
         "--features",
-        help="Of images: auto, pixels, efficientnet-lite0, dinov2, dinov3, clip, siglip, or the name or folder of a "
-        "network for transformers.",
+        help="Of images: auto, pixels, efficientnet-lite0, efficientnet-lite0-layers, dinov2, dinov3, clip, siglip, or "
+        "the name or folder of a network for transformers.",
     ),
 ]
 Size = Annotated[int | None, typer.Option("--size", help="Side to which images are brought.")]
 Resize = Annotated[str, typer.Option("--resize", help="How: pad, stretch or crop.")]
+Mirror = Annotated[
+    str,
+    typer.Option(
+        "--mirror",
+        help="Average network features over mirror images: none, horizontal, or both (also top to bottom; for images "
+        "without an upright position).",
+    ),
+]
 Cache = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder that keeps the features of images; a user folder by default."),
@@ -43,6 +51,7 @@ def cluster_images(
     features: str = "auto",
     size: int | None = None,
     resize: str = "pad",
+    mirror: str = "none",
     cache: Path | None = None,
     labels: str | None = None,
     report: bool = True,
@@ -67,7 +76,13 @@ def cluster_images(
         )
     console = Console(quiet=quiet, highlight=False)
     images = read_images(
-        str(source), features, size=size, resize=resize, cache=cache or "auto", verbose=not quiet
+        str(source),
+        features,
+        size=size,
+        resize=resize,
+        mirror=mirror,
+        cache=cache or "auto",
+        verbose=not quiet,
     )
     data = images.x if images.image_shape is None else images.x.reshape(-1, *images.image_shape)
     estimator = make_estimator(data)
@@ -85,6 +100,16 @@ def cluster_images(
     console.print(
         f"{out} is written: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True
     )
+
+
+def refuse_table_options(**given: Any) -> None:
+    """Options of tables that mean nothing for images; ValueError for what would be left out without a word."""
+    named = [f"--{name}" for name, value in given.items() if value]
+    if named:
+        raise ValueError(
+            f"{', '.join(named)} is for files of features, and these are images: leave it out (their table has the "
+            "probability and the second choice of each)"
+        )
 
 
 def predict_images(folder: Path, source: Path, out: Path | None, *, quiet: bool = False) -> None:

@@ -14,12 +14,12 @@ from rich.console import Console
 from graphclust.cli._app import (
     Clusters,
     Debug,
-    File,
     Ignore,
     Key,
     Labels,
     Overwrite,
     Quiet,
+    Source,
     app,
     count_or_auto,
     number_or_name,
@@ -28,7 +28,16 @@ from graphclust.cli._app import (
     plain_messages,
     refuse_used_folder,
 )
-from graphclust.cli._images import Cache, Features, Report, Resize, Size, cluster_images
+from graphclust.cli._images import (
+    Cache,
+    Features,
+    Mirror,
+    Report,
+    Resize,
+    Size,
+    cluster_images,
+    refuse_table_options,
+)
 from graphclust.cli._summary import print_summary
 
 if TYPE_CHECKING:
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def cluster(
-    file: File,
+    file: Source,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for labels, model and picture.")],
     n_clusters: Clusters = "auto",
     method: Annotated[
@@ -74,6 +83,7 @@ def cluster(
     features: Features = "auto",
     size: Size = None,
     resize: Resize = "pad",
+    mirror: Mirror = "none",
     cache: Cache = None,
     report: Report = True,
     key: Key = None,
@@ -116,6 +126,7 @@ def cluster(
         if method != "auto":  # a wrong name or parameter is told before anything is read
             _estimator(method, chosen)
         if key is None and is_image_source(file):
+            refuse_table_options(ignore=ignore, probabilities=probabilities)
             cluster_images(
                 file,
                 out,
@@ -123,6 +134,7 @@ def cluster(
                 features=features,
                 size=size,
                 resize=resize,
+                mirror=mirror,
                 cache=cache,
                 labels=labels,
                 report=report,
@@ -167,7 +179,7 @@ def _parse_epsilon(text: str) -> float | str | list[float]:
 
 def _estimator(method: str, parameters: dict[str, Any], data: Any = None) -> Any:
     """The estimator of that name with those parameters; ValueError for a name or a parameter that it lacks."""
-    from graphclust.clustering import suitable_method
+    from graphclust.clustering import few_samples, suitable_method
     from graphclust.comparison import find_method
 
     chosen = find_method(suitable_method(data) if method == "auto" else method)
@@ -180,7 +192,7 @@ def _estimator(method: str, parameters: dict[str, Any], data: Any = None) -> Any
             f"{chosen.__name__} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
             + ("; --method names another one" if method == "auto" else "")
         )
-    return chosen(**parameters)
+    return chosen(**{**few_samples(chosen, data), **parameters})
 
 
 def _draw(estimator: Any, table: FeatureTable, path: Path) -> None:

@@ -22,8 +22,9 @@ from graphclust.cli._app import (
 )
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def compare(
+    context: typer.Context,
     data: Annotated[
         str,
         typer.Argument(
@@ -39,7 +40,7 @@ def compare(
         typer.Option(
             "--methods",
             "-m",
-            help="Names with commas between them; may be repeated. Without it: all methods.",
+            help="Names with spaces or commas between them. Without it: all methods.",
         ),
     ] = None,
     n_clusters: Clusters = "auto",
@@ -70,7 +71,11 @@ def compare(
         from graphclust.comparison.data import read_data
         from graphclust.comparison.display import show
 
-        chosen, settings = methods or ["all"], parse_settings(parameters or [])
+        # click gives an option one value; the names that follow the first one are left over.
+        if context.args and not methods:
+            raise ValueError(f"{' '.join(context.args)} is one thing too many: name methods with --methods")
+        chosen = [*methods, *context.args] if methods else ["all"]
+        settings = parse_settings(parameters or [])
         contenders(chosen, 2, settings)  # a wrong name shall not wait for the data
         comparison = Comparison(
             read_data(data, labels, key=key, ignore=tuple(ignore or ())),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from graphclust.cli._app import Debug, File, Ignore, Key, Labels, Overwrite, Quiet, app, plain_messages
-from graphclust.cli._images import predict_images
+from graphclust.cli._app import Debug, Ignore, Key, Labels, Overwrite, Quiet, Source, app, plain_messages
+from graphclust.cli._images import predict_images, refuse_table_options
 from graphclust.cli._summary import print_summary
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `graphclust cluster` wrote.")],
-    file: File,
+    file: Source,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -46,6 +46,7 @@ def predict(
             if out.exists() and not overwrite:
                 raise ValueError(f"{out} exists: name another file with --out, or give --overwrite")
         if key is None and (model / "images.json").is_file():
+            refuse_table_options(labels=labels, ignore=ignore, probabilities=probabilities)
             predict_images(model, file, out, quiet=quiet)
             return
         folder = model / "model" if (model / "model").is_dir() else model
@@ -53,13 +54,19 @@ def predict(
             raise FileNotFoundError(
                 f"{model} is not a folder: give the folder that `graphclust cluster` wrote (--out)"
             )
+        import numpy as np
+
         import graphclust
 
         estimator = graphclust.load(folder)
         table = read_features(file, key=key, labels=labels, ignore=ignore or ())
         started = time.perf_counter()
-        proba = estimator.predict_proba(table.x)
-        found = proba.argmax(axis=1)
+        proba = estimator.predict_proba(table.x) if hasattr(estimator, "predict_proba") else None
+        if proba is None and probabilities:
+            raise ValueError(
+                f"{type(estimator).__name__} gives labels and no probabilities: leave out --probabilities"
+            )
+        found = np.asarray(estimator.predict(table.x) if proba is None else proba.argmax(axis=1)).reshape(-1)
         seconds = time.perf_counter() - started
         # Labels may go to standard output, so the summary goes to the other stream.
         console = Console(stderr=True, quiet=quiet, highlight=False)
@@ -72,7 +79,12 @@ def predict(
             console.print(f"{out} is written", soft_wrap=True)
 
 
-def _print_labels(labels: np.ndarray, proba: np.ndarray, *, every: bool) -> None:
+def _print_labels(labels: np.ndarray, proba: np.ndarray | None, *, every: bool) -> None:
+    if proba is None:
+        typer.echo("index,cluster")
+        for row, label in enumerate(labels):
+            typer.echo(f"{row},{label}")
+        return
     names = ["index", "cluster", "probability", *(f"p_{c}" for c in range(proba.shape[1]) if every)]
     typer.echo(",".join(names))
     for row, label in enumerate(labels):

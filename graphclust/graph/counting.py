@@ -170,7 +170,9 @@ def _graph_of(data: Any, n_neighbors: int) -> SampleGraph:
             return _graph_of(data.x, n_neighbors)
         graph = SampleGraph.from_data(data)
     else:
-        least = len(data) if hasattr(data, "__len__") else n_neighbors + 1
+        # Of a sparse matrix, which has no len(), the check of features says what to do.
+        counted = hasattr(data, "__len__") and not hasattr(data, "tocsr")
+        least = len(data) if counted else n_neighbors + 1
         if least < 2:
             raise ValueError(f"data has {least} samples, but at least 2 are needed; pass more samples")
         return SampleGraph.from_features(data, min(n_neighbors, least - 1), random_state=0)

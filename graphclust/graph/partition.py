@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -228,6 +230,11 @@ def consensus_partition(
     Returns
     -------
     MergeTree
+
+    Raises
+    ------
+    ValueError
+        When fewer than K samples differ.
     """
     n = codes.shape[0]
     n_parts = max(n_clusters, min(parts_per_cluster * n_clusters, n // 8))
@@ -237,6 +244,12 @@ def consensus_partition(
     least = min_share * n / n_clusters
     for run in range(n_runs):
         parts = split_parts(codes, n_parts, random_state=random_state + run)
+        different = len(parts.unique())
+        if different < n_clusters:
+            raise ValueError(
+                f"n_clusters={n_clusters} is more than the samples can be told apart into: there are {different} "
+                f"kinds of them, all others are equal; ask for at most {different}"
+            )
         labels = merge_parts(graph, parts, n_clusters, codes, min_size=least).labels
         together += (labels[source] == labels[target]).float()
     weighed = copy.copy(graph)
@@ -249,4 +262,8 @@ def consensus_partition(
 def split_parts(codes: Tensor, n_parts: int, *, random_state: int = 0) -> Tensor:
     """An over-segmentation: labels [N] of k-means with many centres and few iterations on `codes` [N, d]."""
     kmeans = KMeans(n_parts, n_init=1, max_iter=20, random_state=random_state % 2**32)
-    return torch.from_numpy(kmeans.fit_predict(codes.float().cpu().numpy())).long()
+    with warnings.catch_warnings():
+        # Equal samples make fewer parts, which is no fault of theirs.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = kmeans.fit_predict(codes.float().cpu().numpy())
+    return torch.from_numpy(labels).long()

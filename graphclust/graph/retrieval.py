@@ -47,6 +47,7 @@ def nearest(graph: SampleGraph, x: Any, k: int = 10) -> tuple[Tensor, Tensor]:
     how = _construction(graph)
     features = check_features(x, n_features=graph.x.size(1))
     n, d = graph.x.shape
+    k = check_count(k, "k", 1, n, f"the graph has {n} samples")
     metric = Metric.make(how["metric"], how["p"])
     # For a few samples a scan is cheaper than building the index again.
     index = "exact" if is_exact_affordable(features.size(0), n, d, metric) else how["index"]

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_remaining_self_loops, coalesce, scatter
 
-from graphclust._checks import check_choice, check_count, check_edges, check_features
+from graphclust._checks import check_choice, check_count, check_edges, check_edges_are_read, check_features
 from graphclust.graph import storage
 from graphclust.graph._indexes import is_exact_affordable
 from graphclust.graph._metrics import Metric
@@ -216,6 +216,7 @@ class SampleGraph(Data):
             raise ValueError(
                 "data has no x; set data.x to the features [N, d], e.g. torch.eye(data.num_nodes)"
             )
+        check_edges_are_read(data)
         if data.edge_index is None or data.edge_index.numel() == 0:
             graph = cls.from_features(data.x, **kwargs)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphclust._checks import check_choice, check_count, check_features
+from graphclust._checks import check_choice, check_count, check_edges_are_read, check_features
 from graphclust.graph.counting import estimate_n_clusters
 from graphclust.nn.convolutional import check_image_shape
 
@@ -52,8 +53,8 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     estimator : BaseEstimator
         Number and names of its features, and the shape of its images (`image_shape_`), are set when `reset`, and
         checked otherwise.
-    X : array, memory map or tensor [N, d], [N, H, W] or [N, H, W, C], or PyG Data with x
-        Images become rows, in the order of the array.
+    X : array, memory map or tensor [N, d], [N, H, W], [N, H, W, C] or [N, C, H, W], or PyG Data with x
+        Images become rows of H * W * C features, channels last.
     reset : bool
         Whether this is `fit`.
     """
@@ -61,6 +62,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     if isinstance(X, Data):
         if X.x is None:
             raise ValueError("X has no x; set X.x to the features [N, d], e.g. torch.eye(X.num_nodes)")
+        check_edges_are_read(X)
         if reset:
             # Names of columns that an earlier fit saw do not belong to this one.
             estimator.__dict__.pop("feature_names_in_", None)
@@ -70,6 +72,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     if isinstance(X, Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
+    _check_columns(X)
     X, image_shape = _as_rows(X)
     if reset:
         estimator.image_shape_ = image_shape
@@ -82,13 +85,45 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     return check_features(array, "X", min_samples=least)
 
 
+def _check_columns(X: Any) -> None:
+    """Raise TypeError that names the columns of a data frame that are not numbers; ValueError for masked values."""
+    if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
+        raise ValueError(
+            "X is a masked array, and its masked values would be read: fill them first (X.filled(0))"
+        )
+    if not (hasattr(X, "dtypes") and hasattr(X, "columns") and hasattr(X, "iloc")):
+        return
+    wrong = [
+        name
+        for position, name in enumerate(X.columns)
+        if getattr(X.dtypes.iloc[position], "kind", "O") in "OSUMmT"
+        and not _holds_numbers(X.iloc[:, position])
+    ]
+    if wrong:
+        shown = ", ".join(repr(name) for name in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+        raise TypeError(
+            f"X has columns that are not numbers: {shown}; drop them (X.drop(columns=...)) or encode them "
+            "(sklearn.preprocessing)"
+        )
+
+
+def _holds_numbers(column: Any) -> bool:
+    try:
+        column.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _as_rows(X: Any) -> tuple[Any, tuple[int, int, int] | None]:
-    """Images [N, H, W] or [N, H, W, C] as rows and their (H, W, C); anything else as it is, and None."""
+    """Images [N, H, W], [N, H, W, C] or [N, C, H, W] as rows and their (H, W, C); else as it is, and None."""
     if isinstance(X, (list, tuple)):
         try:
             X = np.asarray(X)
-        except ValueError:
-            return X, None  # rows of different lengths, about which the check of rows has a message
+        except ValueError as error:
+            raise ValueError(
+                "X is no matrix: its rows differ in length; pass one row of numbers a sample"
+            ) from error
     if not isinstance(X, np.ndarray) or X.ndim < 3:
         return X, None
     if X.ndim > 4 or X.size == 0:
@@ -96,8 +131,15 @@ def _as_rows(X: Any) -> tuple[Any, tuple[int, int, int] | None]:
             f"X has shape {list(X.shape)}, but samples are rows [N, d] or images [N, H, W] or [N, H, W, C], at least "
             "one of each; flatten what is neither: X.reshape(len(X), -1)"
         )
+    if has_channels_first(X.shape):
+        X = X.transpose(0, 2, 3, 1)
     height, width, *channels = X.shape[1:]
     return X.reshape(len(X), -1), (height, width, channels[0] if channels else 1)
+
+
+def has_channels_first(shape: Sequence[int]) -> bool:
+    """Whether an array of images is [N, C, H, W], as torch keeps them, and not [N, H, W, C]: C is 1, 3 or 4."""
+    return len(shape) == 4 and shape[3] not in (1, 3, 4) and shape[1] in (1, 3, 4)
 
 
 def _check_images(X: Any, image_shape: tuple[int, int, int], estimator: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -57,6 +58,8 @@ def k_means(
     # Around the mean, where float32 loses least in the expanded square.
     origin = x.mean(axis=0, dtype=np.float64) if metric == "euclidean" else np.zeros(x.shape[1], np.float32)
     points = np.ascontiguousarray(distortion.points(x) - origin, dtype=np.float32)
+    unit = _unit(points) if metric == "euclidean" else 1.0
+    points /= np.float32(unit)
     seeds = np.random.RandomState(random_state % 2**32).randint(2**31 - 1, size=n_init)
     best: Partition | None = None
     for seed in seeds.tolist():
@@ -76,7 +79,17 @@ def k_means(
         if best is None or run.inertia < best.inertia:
             best = run
     assert best is not None
-    return best._replace(centers=(best.centers + origin).astype(np.float32))
+    centers = best.centers * np.float64(unit) + origin
+    return best._replace(centers=centers.astype(np.float32), inertia=best.inertia * unit**2)
+
+
+def _unit(points: NDArray[np.float32]) -> float:
+    """A power of two that the points are divided by, 1 but where their squares would leave the range of float32.
+
+    FAISS ends the whole process when a distance is infinite; a power of two changes no digit.
+    """
+    largest = float(np.abs(points).max(initial=0))
+    return 1.0 if largest == 0 or 1e-12 < largest < 1e12 else 2.0 ** round(math.log2(largest))
 
 
 def _check_engine(engine: str, metric: str) -> None:

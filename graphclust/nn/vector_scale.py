@@ -71,9 +71,10 @@ class VectorScale(nn.Module):
         if len(ranges) == 0:
             return self
         if ranges.quantile(0.9) > _UNITS * ranges.quantile(0.1):
-            self.factor.copy_(torch.where(variance > 0, variance.clamp_min(1e-30).rsqrt(), 1.0))
+            self.factor.copy_(torch.where(variance > 0, variance.clamp_min(1e-70).rsqrt(), 1.0))
         else:
-            self.factor.fill_(float(variance.mean().rsqrt()))
+            # Below that float32 keeps hardly a digit, and the factor would leave its range.
+            self.factor.fill_(float(variance.mean().clamp_min(1e-70).rsqrt()))
         return self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphclust._checks import check_count
 from graphclust._files import replacing
 from graphclust.graph import SampleGraph
 from graphclust.graph.retrieval import duplicate_groups, nearest
@@ -172,7 +173,7 @@ class Result:
         image : path, array [H, W] or [H, W, 3], Pillow image, or a list of these
             One of the result finds itself first.
         k : int
-            Images for each.
+            Images for each; all where the result has fewer.
         features : module or callable, optional
             Where the result was made with one, it has to be passed again.
 
@@ -183,6 +184,7 @@ class Result:
         """
         import pandas as pd
 
+        k = min(check_count(k, "k"), len(self.labels))
         queries = self.read(
             image if isinstance(image, (list, str, os.PathLike)) else [image], features=features
         )
@@ -212,8 +214,9 @@ class Result:
 
     def outliers(self, n: int | None = None) -> DataFrame:
         """The images that lie apart most, the farthest first: columns path, cluster, outlier_score."""
+        n = len(self.labels) if n is None else check_count(n, "n", minimum=0)
         ordered = self.labels.sort_values("outlier_score", ascending=False, kind="stable")
-        return ordered[["path", "cluster", "outlier_score"]].head(n or len(ordered)).reset_index(drop=True)
+        return ordered[["path", "cluster", "outlier_score"]].head(n).reset_index(drop=True)
 
     def predict(self, source: Any, *, features: Any = None, **options: Any) -> DataFrame:
         """Label new images as the model reads them: the first five of `graphclust.results.COLUMNS`.

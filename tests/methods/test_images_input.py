@@ -55,6 +55,16 @@ def test_images_are_their_rows(model: Any, images: np.ndarray, tmp_path: Path) -
             model.predict(wrong)
 
 
+def test_channels_may_come_first(images: np.ndarray) -> None:
+    random = np.random.default_rng(0)
+    colour = np.stack([images * weight for weight in random.random(3)], axis=3)
+    last = KMeans(3, random_state=0).fit(colour)
+    first = KMeans(3, random_state=0).fit(torch.from_numpy(colour).permute(0, 3, 1, 2))
+    assert first.image_shape_ == last.image_shape_ == (8, 8, 3)
+    np.testing.assert_array_equal(first.labels_, last.labels_)
+    np.testing.assert_array_equal(first.predict(colour.transpose(0, 3, 1, 2)), last.labels_)
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
 def test_scikit_learn_is_told(model: Any) -> None:
     assert model.__sklearn_tags__().input_tags.three_d_array

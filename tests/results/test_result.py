@@ -128,7 +128,13 @@ def test_duplicates_and_outliers(result: Result) -> None:
     assert len(result.duplicates(1000)) == 37
     ordered = result.outliers()["outlier_score"].to_numpy()
     assert (np.diff(ordered) <= 0).all()
-    assert len(result.outliers(4)) == 4
+    assert len(result.outliers(4)) == 4 and len(result.outliers(0)) == 0
+
+
+def test_search_gives_all_where_fewer_are_there(result: Result, photos: Path) -> None:
+    assert len(result.search(str(photos / "kind0" / "03.png"), k=1000)) == 37
+    with pytest.raises(ValueError, match="k=0 must be at least 1"):
+        result.search(str(photos / "kind0" / "03.png"), k=0)
 
 
 def more(folder: Path) -> Path:

@@ -1,0 +1,149 @@
+"""`cluster`: what newcomers hand over, in every form, and what they are told when it cannot be clustered."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from sklearn.datasets import load_iris
+from torch_geometric.data import Data, HeteroData
+
+import graphclust
+from graphclust.clustering import _needs_reading, few_samples, suitable_method
+from graphclust.methods import METHODS
+
+X = load_iris().data
+
+
+@pytest.fixture(scope="module")
+def labels() -> np.ndarray:
+    return graphclust.cluster(X.astype(np.float32), 3).labels_
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: x.astype(object),
+        lambda x: np.asfortranarray(x),
+        lambda x: np.flip(np.flip(x, 1).copy(), 1),
+        lambda x: x.astype(">f8"),
+        lambda x: torch.tensor(x, requires_grad=True),
+        lambda x: pd.DataFrame(x).astype("Float64"),
+        lambda x: pd.DataFrame(x, columns=list("abcd")),
+        lambda x: x.tolist(),
+    ],
+    ids=["object", "fortran", "flipped", "big-endian", "gradient", "nullable", "names", "lists"],
+)
+def test_same_numbers_same_clusters(form: Any, labels: np.ndarray) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = graphclust.cluster(form(X), 3)
+    np.testing.assert_array_equal(model.labels_, labels)
+
+
+def test_read_only_features_give_no_warning(labels: np.ndarray) -> None:
+    x = X.astype(np.float32)
+    x.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(graphclust.cluster(x, 3).labels_, labels)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (sp.csr_matrix(X), "toarray"),
+        (np.array([["a", "b"]] * 20), "numeric"),
+        (torch.tensor(X).to_sparse(), "to_dense"),
+        (pd.DataFrame(X, columns=list("abcd")).assign(kind="setosa"), "'kind'"),
+        (np.ma.masked_greater(X, 6), "masked"),
+        (np.array([[1.0, None]] * 20, dtype=object), "20 rows with NaN"),
+        (np.ones((50, 4)), "at most 1"),
+        (HeteroData(), "to_homogeneous"),
+        ([[1, 2], [3]], "differ in length"),
+    ],
+    ids=["sparse", "text", "sparse tensor", "column", "masked", "None", "equal", "hetero", "ragged"],
+)
+def test_one_error_that_says_what_to_do(data: Any, message: str) -> None:
+    with warnings.catch_warnings(), pytest.raises((TypeError, ValueError), match=message):
+        warnings.simplefilter("error")
+        graphclust.cluster(data, 3)
+
+
+def test_edges_in_another_form_are_not_overlooked() -> None:
+    data = Data(x=torch.rand(20, 4), adj_t=torch.eye(20).to_sparse_csr())
+    with pytest.raises(ValueError, match="adj_t"):
+        graphclust.cluster(data, 2)
+    with pytest.raises(ValueError, match="adj_t"):
+        graphclust.SampleGraph.from_data(data)
+
+
+def test_unknown_parameter_names_the_known_ones() -> None:
+    with pytest.raises(TypeError, match=r"ConsensusClustering has no parameter 'epochs'; it has .*n_runs"):
+        graphclust.cluster(X, 3, epochs=3)
+
+
+def test_a_method_by_its_class() -> None:
+    assert type(graphclust.cluster(X, 3, method=graphclust.KMeans)) is graphclust.KMeans
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_few_samples_have_few_neighbours(n: int) -> None:
+    model = graphclust.cluster(X[::20][:n], 2)
+    assert model.graph_.neighbor_index.shape == (n, n - 1) and len(set(model.labels_)) == 2
+    with pytest.raises(ValueError, match="n_neighbors=9"):
+        graphclust.cluster(X[:n], 2, n_neighbors=9)
+    assert few_samples(METHODS["KMeans"], X[:n]) == {}
+    assert few_samples(METHODS["ConsensusClustering"], X) == {}
+
+
+def test_size_of_images_decides_whatever_their_type() -> None:
+    small, large = np.zeros((3, 8, 9, 3)), np.zeros((3, 80, 60, 3))
+    for as_is in (small, small.astype(np.uint16), torch.from_numpy(small), small.transpose(0, 3, 1, 2)):
+        assert not _needs_reading(as_is) and suitable_method(as_is) == "LearnedGraphClustering"
+    for as_is in (large, large.astype(np.uint8), torch.from_numpy(large), large.transpose(0, 3, 1, 2)):
+        assert _needs_reading(as_is)
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30, 1e-38])
+def test_scale_of_vectors_changes_nothing(scale: float, labels: np.ndarray) -> None:
+    found = graphclust.cluster((X * scale).astype(np.float32), 3).labels_
+    assert (found == labels).mean() > 0.95
+
+
+def test_k_means_of_numbers_whose_squares_overflow(digits: Any) -> None:
+    x = digits[0][:200]
+    small = graphclust.KMeans(4, random_state=0).fit(x)
+    large = graphclust.KMeans(4, random_state=0).fit(x * np.float32(2.0**100))
+    np.testing.assert_array_equal(small.labels_, large.labels_)
+    np.testing.assert_allclose(large.cluster_centers_, small.cluster_centers_ * 2.0**100, rtol=1e-4)
+    assert large.inertia_ == pytest.approx(small.inertia_ * 2.0**200, rel=1e-3)
+
+
+def test_sparse_matrices_are_refused_where_clusters_are_counted() -> None:
+    with pytest.raises(TypeError, match="toarray"):
+        graphclust.estimate_n_clusters(sp.csr_matrix(X))
+
+
+def test_parameters_say_how_images_are_read() -> None:
+    def colours(images: np.ndarray) -> np.ndarray:
+        return images[:, ::4, ::4].reshape(len(images), -1).astype(np.float32)
+
+    pictures = np.random.default_rng(0).integers(0, 40, (60, 12, 12, 3), dtype=np.uint8)
+    for colour in range(3):
+        pictures[20 * colour : 20 * colour + 20, :, :, colour] += 200
+    model = graphclust.cluster(pictures, 3, features=colours, size=16, mirror="both", cache=None)
+    assert model.n_features_in_ == 48
+    assert model.images_.settings["mirror"] == "both"
+    assert graphclust.metrics.clustering_accuracy(np.repeat([0, 1, 2], 20), model.labels_) == 1
+    with pytest.raises(ValueError, match="leave features out"):
+        graphclust.cluster(X, 3, features="pixels")
+    with pytest.raises(TypeError, match="'features'"):
+        graphclust.cluster(
+            Data(x=torch.rand(20, 4), edge_index=torch.zeros(2, 0, dtype=torch.long)), 3, features="pixels"
+        )
