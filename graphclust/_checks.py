@@ -66,7 +66,25 @@ def check_features(
     converted = tensor.to(torch.float32)
     if tensor.dtype == torch.float64 and not torch.isfinite(converted).all():
         raise ValueError(f"{name} holds values beyond the range of float32 (3.4e38); scale it down first")
+    _warn_of_lost_digits(tensor, converted, name)
     return converted
+
+
+def _warn_of_lost_digits(given: Tensor, converted: Tensor, name: str) -> None:
+    """Warn where float32, which keeps seven digits, blurs what a column varies by (1e8 and 1e8 + 1 are the same)."""
+    rows = torch.linspace(0, len(given) - 1, min(len(given), 500)).long().to(given.device)
+    exact = given[rows].double()
+    kept = converted[rows].double()
+    error = ((exact - exact[0]) - (kept - kept[0])).abs().mean(dim=0)
+    blurred = (error > 0.01 * exact.std(dim=0, correction=0)).nonzero().flatten().tolist()
+    if blurred:
+        column = blurred[0]
+        warnings.warn(
+            f"{name}: column {column} lies near {float(exact[:, column].mean()):.6g} and varies by "
+            f"{float(exact[:, column].std(correction=0)):.3g}, which float32 does not keep ({len(blurred)} of "
+            f"{exact.size(1)} columns); subtract each column's mean first",
+            stacklevel=3,
+        )
 
 
 def check_finite(x: Tensor, name: str = "x") -> None:

@@ -130,6 +130,15 @@ def test_sparse_matrices_are_refused_where_clusters_are_counted() -> None:
         graphclust.estimate_n_clusters(sp.csr_matrix(X))
 
 
+def test_digits_that_float32_does_not_keep_are_told() -> None:
+    with pytest.warns(UserWarning, match=r"column 0 lies near 1e\+08 and varies by 0\.\d+.*4 of 4 columns"):
+        graphclust.KMeans(3, random_state=0).fit(X + 1e8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graphclust.KMeans(3, random_state=0).fit(X + 1e3)
+        graphclust.KMeans(3, random_state=0).fit(np.c_[X, np.full(len(X), 1e15)])  # constant: nothing to keep
+
+
 def test_parameters_say_how_images_are_read() -> None:
     def colours(images: np.ndarray) -> np.ndarray:
         return images[:, ::4, ::4].reshape(len(images), -1).astype(np.float32)

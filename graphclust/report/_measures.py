@@ -13,6 +13,7 @@ from graphclust._labels import as_array, encode_labels
 __all__ = ["Measures", "cluster_tree", "measure", "nearest"]
 
 _ROWS = 8192  # rows of features that are read at once
+_STRANGE = 0.05  # share of the samples that lie farthest from others
 _SILHOUETTE_SAMPLES = 3000
 
 
@@ -91,7 +92,9 @@ def measure(
     outlying = _outlier_scores(outlier_scores, graph, distance, certainty)
     # Probabilities saturate: among the many at 1.0, the sample nearest to the centre is the better example.
     nearness = np.zeros(n_samples) if distance is None else distance
-    order = np.lexsort((nearness, -np.round(certainty, 3), codes))
+    # A strange sample may be sure of its cluster all the same, being far from any other: it is no example of it.
+    strange = outlying > np.quantile(outlying, 1 - _STRANGE)
+    order = np.lexsort((nearness, -np.round(certainty, 3), strange, codes))
     flow = sp.coo_array((weight, (codes[target], codes[source])), shape=(n_clusters, n_clusters)).tocsr()
     flow = flow + flow.T
     volume = np.asarray(flow.sum(axis=1)).ravel()
