@@ -288,6 +288,7 @@ def write_labels(
         # Of a sparse matrix, which many samples have, NumPy would make a matrix of one row.
         columns["probability"] = np.asarray(probabilities[np.arange(len(labels)), labels]).reshape(-1)
         if every:
+            check_all_probabilities(probabilities)
             columns |= {
                 f"p_{cluster}": probabilities[:, cluster] for cluster in range(probabilities.shape[1])
             }
@@ -298,6 +299,16 @@ def write_labels(
             table.to_csv(partial, index=False, float_format="%.6g")
         else:
             table.to_parquet(partial, index=False)
+
+
+def check_all_probabilities(probabilities: Any) -> None:
+    """Raise ValueError for a sparse table: written out, it would have a column for each of very many clusters."""
+    if hasattr(probabilities, "toarray"):
+        n, k = probabilities.shape
+        raise ValueError(
+            f"all probabilities of {n:,} samples and {k:,} clusters are {n * k:,} numbers: leave out --probabilities, "
+            "and read the largest ones from Python (estimator.predict_proba is a sparse matrix)"
+        )
 
 
 @contextmanager

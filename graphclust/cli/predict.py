@@ -80,11 +80,15 @@ def predict(
 
 
 def _print_labels(labels: np.ndarray, proba: np.ndarray | None, *, every: bool) -> None:
+    from graphclust._files import check_all_probabilities
+
     if proba is None:
         typer.echo("index,cluster")
         for row, label in enumerate(labels):
             typer.echo(f"{row},{label}")
         return
+    if every:
+        check_all_probabilities(proba)
     names = ["index", "cluster", "probability", *(f"p_{c}" for c in range(proba.shape[1]) if every)]
     typer.echo(",".join(names))
     for row, label in enumerate(labels):

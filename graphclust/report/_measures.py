@@ -185,6 +185,8 @@ def _from_votes(
 def _from_probabilities(
     probabilities: Any, codes: np.ndarray, names: list[Any], votes: sp.csr_array
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    if sp.issparse(probabilities):
+        return _from_sparse(sp.csr_array(probabilities), codes, names)
     table = as_array(probabilities)
     if len(table) != len(codes) or table.ndim not in (1, 2):
         raise ValueError(
@@ -216,6 +218,25 @@ def _from_probabilities(
     rival = np.where(own == best, other, best)
     runner_up = table[rows, rival].astype(np.float64)
     return certainty, np.where(runner_up > 0, code_of_column[rival], -1), certainty - runner_up
+
+
+def _from_sparse(
+    table: sp.csr_array, codes: np.ndarray, names: list[Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for the table [N, K] that models of many samples and clusters have."""
+    if table.shape[0] != len(codes):
+        raise ValueError(
+            f"probabilities has shape {table.shape} and labels has {len(codes)} entries: give (N, K)"
+        )
+    column = _columns(names, table.shape[1])
+    code_of_column = np.full(table.shape[1], -1, dtype=np.int64)
+    code_of_column[column[column >= 0]] = np.flatnonzero(column >= 0)
+    rows = np.repeat(np.arange(len(codes)), np.diff(table.indptr))
+    code = code_of_column[table.indices]
+    kept = code >= 0  # a cluster that no sample was given has no code
+    shape = (len(codes), len(names))
+    ordered = sp.csr_array((table.data[kept].astype(np.float64), (rows[kept], code[kept])), shape=shape)
+    return _from_votes(ordered, codes, names[-1] == -1)
 
 
 def _columns(names: list[Any], n_columns: int) -> np.ndarray:

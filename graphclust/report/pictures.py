@@ -222,6 +222,8 @@ def _two_dimensions(embedding: Any, graph: Any, layout: str, n_samples: int, ran
 def _certainty(probabilities: Any, n_samples: int) -> np.ndarray | None:
     if probabilities is None:
         return None
+    if hasattr(probabilities, "toarray"):
+        probabilities = probabilities.max(axis=1).toarray().reshape(-1)
     certainty = as_array(probabilities)
     certainty = certainty.max(axis=1) if certainty.ndim == 2 else certainty
     if certainty.shape != (n_samples,):

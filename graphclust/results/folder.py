@@ -234,7 +234,7 @@ class Result:
         """Label images that :meth:`read` read."""
         if hasattr(self.model, "predict_proba"):
             probabilities = self.model.predict_proba(images.x)
-            labels = probabilities.argmax(axis=1)
+            labels = np.asarray(probabilities.argmax(axis=1)).reshape(-1)  # of a sparse table: a matrix
         else:
             probabilities, labels = None, self.model.predict(images.x)
         embedding = self.model.transform(images.x) if hasattr(self.model, "embedding_") else images.x

@@ -37,7 +37,7 @@ def centers_of(embedding: NDArray[Any], labels: NDArray[np.int64]) -> Centers:
 def assignments(
     paths: list[str],
     labels: NDArray[np.int64],
-    probabilities: NDArray[np.float32] | None,
+    probabilities: Any,
     embedding: NDArray[Any],
     centers: Centers,
 ) -> DataFrame:
@@ -52,13 +52,14 @@ def assignments(
     distance, second = _to_centers(embedding, labels, centers)
     probability = np.full(len(labels), np.nan, np.float32)
     if probabilities is not None:
-        rows = np.arange(len(labels))
-        known = labels >= 0  # noise has no column
-        probability[known] = probabilities[rows[known], labels[known]]
-        if probabilities.shape[1] > 1:
-            others = probabilities.copy()
-            others[rows[known], labels[known]] = -1
-            second = others.argmax(axis=1)
+        for start in range(0, len(labels), _BLOCK_ROWS):
+            part = slice(start, start + _BLOCK_ROWS)
+            block, own = _dense(probabilities[part]), labels[part]
+            known = np.flatnonzero(own >= 0)  # noise has no column
+            probability[part][known] = block[known, own[known]]
+            if block.shape[1] > 1:
+                block[known, own[known]] = -1
+                second[part] = block.argmax(axis=1)
     return pd.DataFrame(
         {
             "path": paths,
@@ -68,6 +69,11 @@ def assignments(
             "distance": distance,
         }
     ).assign(second_cluster=lambda table: table["second_cluster"].mask(second < 0))
+
+
+def _dense(rows: Any) -> NDArray[np.float32]:
+    """A copy of some rows of a table that is sparse where many samples have many clusters."""
+    return np.array(rows.toarray() if hasattr(rows, "toarray") else rows)
 
 
 def with_graph_columns(table: DataFrame, graph: SampleGraph) -> DataFrame:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.cluster.hierarchy import linkage
+from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans
 from torch_geometric.data import Data
 
@@ -135,6 +136,18 @@ def test_probabilities_belong_to_labels(few: dict[str, Any]) -> None:
     assert (with_noise.certainty[:20] == 0).all() and (with_noise.second < 10).all()
     with pytest.raises(ValueError, match="10 columns and the labels name 3 clusters"):
         measure(graph, [f"kind {k % 3}" for k in labels], table, graph.x, None, 0)
+
+
+@pytest.mark.parametrize("noise", [0, 20])
+def test_sparse_probabilities_are_read_alike(few: dict[str, Any], noise: int) -> None:
+    graph, table = few["graph"], few["probabilities"]
+    labels = np.where(np.arange(600) < noise, -1, few["labels"])
+    dense = measure(graph, labels, table, graph.x, None, 0)
+    sparse = measure(graph, labels, csr_matrix(table), graph.x, None, 0)
+    for name in ("certainty", "margin", "second", "order"):
+        np.testing.assert_allclose(getattr(sparse, name), getattr(dense, name), atol=1e-6, err_msg=name)
+    pictures = graph.x.reshape(600, 8, 8)
+    assert report.cluster_samples(pictures, few["labels"], probabilities=csr_matrix(table)).axes
 
 
 def test_tree_leads_to_all_clusters(few: dict[str, Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -20,6 +21,7 @@ from graphclust import KMeans, SampleGraph
 from graphclust.cli import app
 from graphclust.images import Images, read_images
 from graphclust.results import COLUMNS, Result
+from graphclust.results.table import Centers, assignments
 
 RNG = np.random.default_rng(0)
 N_EACH = 12
@@ -401,3 +403,21 @@ def test_errors_are_one_line(tmp_path: Path, written: Path) -> None:
         assert text in " ".join(outcome.stderr.split())
         assert len(outcome.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_second_choices_from_dense_and_sparse_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.dirichlet(np.ones(5), 9000).astype(np.float32)  # more than one block of rows
+    labels = np.where(np.arange(9000) % 7 == 0, -1, table.argmax(axis=1))
+    x, centers = (
+        rng.random((9000, 2), dtype=np.float32),
+        Centers(np.arange(5), rng.random((5, 2), dtype=np.float32)),
+    )
+    found = [
+        assignments([""] * 9000, labels, form, x, centers) for form in (table, scipy.sparse.csr_matrix(table))
+    ]
+    pd.testing.assert_frame_equal(*found)
+    ordered = np.argsort(table, axis=1)
+    expected = np.where(labels < 0, ordered[:, -1], ordered[:, -2])
+    np.testing.assert_array_equal(found[0]["second_cluster"].to_numpy(np.int64), expected)
+    np.testing.assert_allclose(found[0]["probability"], np.where(labels < 0, np.nan, table.max(axis=1)))
