@@ -1,19 +1,21 @@
 """A million vectors from the file to labels: `graphclust.cluster` beside EVoC, k-means and UMAP with HDBSCAN.
 
-    python benchmarks/million.py [--samples 1000000] [--clusters 1000] [--folder DIR] [--peers evoc faiss ...]
+    python benchmarks/million.py [--samples 1000000] [--clusters 1000] [--folder DIR] [--run ours evoc ...] [--add]
 
 The data are `million_data.blobs` (128 features, clusters of unequal size and shape, seed 0), read from a memory map.
 Each line is a process of its own: seconds without imports and reading the labels, largest resident memory with both.
 ARI counts all samples, those that a peer calls noise as one more cluster. UMAP with HDBSCAN takes the first `--umap-
 samples` rows. EVoC returns several layers: `ARI` is that of its own choice, `best layer` that of the layer which is
 best by the true labels. It compiles itself on its first call, which is made on 2,000 rows before the clock starts.
-Writes benchmarks/results/million.csv. `cpu s` is processor time of all threads, imports and scores included: on a
-busy machine it tells more than the clock.
+Writes benchmarks/results/million.csv; with `--add` the rows of other methods that are there already stay. `cpu s` is
+processor time of all threads, imports and scores included: on a busy machine it tells more than the clock.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -21,10 +23,9 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from common import in_child, show, write_table
+from common import RESULTS, in_child, show, write_table
 from million_data import blobs, labels_path
 
-PEERS = ("evoc", "faiss", "minibatch", "umap")
 NAMES = {
     "ours": "graphclust.cluster",
     "ours_auto": "graphclust.cluster, K estimated",
@@ -47,6 +48,7 @@ def _scored(path: str, labels: np.ndarray, seconds: float, **more: Any) -> dict[
         "noise": round(float((labels == -1).mean()), 3),
         "seconds": round(seconds, 1),
         "cpu s": round(time.process_time(), 1),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
         **more,
     }
 
@@ -130,6 +132,16 @@ def umap(path: str, n_clusters: int, samples: int = 50_000) -> dict[str, Any]:
     return _scored(path, labels, time.perf_counter() - started)
 
 
+def _written(name: str) -> tuple[list[dict[str, Any]], str]:
+    """Rows and head of a table of an earlier run; none where there is none."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return [], ""
+    lines = path.read_text().splitlines(keepends=True)
+    head = [line for line in lines if line.startswith("#")]
+    return list(csv.DictReader(lines[len(head) :])), "".join(head)
+
+
 def main() -> None:
     """Run ours and the peers asked for."""
     parser = argparse.ArgumentParser(
@@ -138,23 +150,28 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--clusters", type=int, default=1000)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where the data are made")
-    parser.add_argument("--peers", nargs="*", default=["evoc", "faiss", "minibatch"], choices=PEERS)
+    parser.add_argument("--run", nargs="*", default=["ours", "evoc", "faiss", "minibatch"], choices=NAMES)
     parser.add_argument("--umap-samples", type=int, default=50_000)
+    parser.add_argument("--add", action="store_true", help="keep the rows of other methods in the table")
     options = parser.parse_args()
     path = str(Path(options.folder) / f"blobs_{options.samples}_{options.clusters}.npy")
     blobs(path, options.samples, 128, options.clusters, 0)
     size = "million" if options.samples == 1_000_000 else f"million_{options.samples}"
     note = f"{options.samples} x 128, {options.clusters} overlapping unequal clusters (million_data.blobs, seed 0)"
-    rows: list[dict[str, Any]] = []
-    for name in ["ours", *options.peers, "ours_auto"]:
+    rows, head = _written(size) if options.add else ([], "")
+    for name in options.run:
         more = {"samples": options.umap_samples} if name == "umap" else {}
         try:
             row = in_child("million", name, path=path, n_clusters=options.clusters, **more)
         except RuntimeError as error:  # a peer that is not installed, or too large for the memory
             row = {"remark": str(error).strip().splitlines()[-1][:120]}
+        rows = [old for old in rows if old["method"] != NAMES[name]]
         rows.append({"method": NAMES[name]} | row)
         print(rows[-1], flush=True)
-        write_table(size, rows, note)
+        table = write_table(
+            size, rows, note if not head else "Added to the above, with the number of threads:"
+        )
+        table.write_text(head + table.read_text())
     show(rows, note)
 
 

@@ -4,7 +4,7 @@
 
 `blobs` has clusters of unequal size and shape that overlap, in a space of few dimensions within many, with noise in
 all of them: as embeddings of images look like. `uniform` is the hard case of a search: no clusters, and as many
-dimensions as features.
+dimensions as features. `grown_images` makes many images of few by small shifts and rotations.
 """
 
 from __future__ import annotations
@@ -92,17 +92,51 @@ def uniform(path: str | os.PathLike[str], n: int, d: int = 128, seed: int = 0) -
     _finish(path, rows)
 
 
-def _is_there(path: str | os.PathLike[str], n: int, d: int) -> bool:
+def grown_images(path: str | os.PathLike[str], images: np.ndarray, n: int, seed: int = 0) -> None:
+    """Write `n` images to `path` (uint8 .npy, [n, H, W]), copies of `images` (uint8, [m, H, W]), unless there already.
+
+    Image i is a copy of image i mod m. The first m are the originals; each of the others is turned by an angle that is
+    uniform in +-10 degrees and shifted by uniform +-2 pixels down and across, read by bilinear interpolation, zeros
+    coming in from outside. The same arguments give the same file, and a longer file begins with a shorter one.
+    """
+    import torch
+
+    from graphclust.nn.augmentation import affine_matrices, warp_rows
+
+    m, *size = images.shape
+    if _is_there(path, n, *size, dtype=np.uint8):
+        return
+    rows = _create(path, n, *size, dtype=np.uint8)
+    shape = size[0], size[1], 1
+    for piece, start in enumerate(range(0, n, PIECE)):
+        stop = min(start + PIECE, n)
+        number = np.arange(start, stop)
+        # All of a piece is drawn, so that a longer file begins with a shorter one.
+        drawn = np.random.default_rng([seed, piece]).uniform(-1, 1, (3, PIECE)).astype(np.float32)
+        u = torch.from_numpy(drawn[:, : stop - start])
+        none = torch.zeros(stop - start)
+        matrices = affine_matrices(np.radians(10.0) * u[0], none + 1, none, 2.0 * u[1:].T)
+        for part in np.array_split(np.arange(stop - start), 50):
+            old = images[number[part] % m]
+            x = torch.from_numpy(old.reshape(len(part), -1)).float()
+            moved = (
+                warp_rows(x, shape, matrices[part]).round().clamp(0, 255).byte().numpy().reshape(old.shape)
+            )
+            rows[start + part] = np.where((number[part] < m)[:, None, None], old, moved)
+    _finish(path, rows)
+
+
+def _is_there(path: str | os.PathLike[str], *shape: int, dtype: type = np.float32) -> bool:
     if not Path(path).exists():
         return False
     found = np.load(path, mmap_mode="r")
-    return found.shape == (n, d) and found.dtype == np.float32
+    return found.shape == shape and found.dtype == dtype
 
 
-def _create(path: str | os.PathLike[str], n: int, d: int) -> np.memmap:
+def _create(path: str | os.PathLike[str], *shape: int, dtype: type = np.float32) -> np.memmap:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     partial = Path(path).with_suffix(".partial")
-    return np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(n, d))
+    return np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
 
 
 def _finish(path: str | os.PathLike[str], rows: np.memmap) -> None:

@@ -152,3 +152,8 @@ class FeatureClassifier(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Features of length 1, in which the sample graph is built: [N, d] -> [N, f]."""
         return F.normalize(self.features(self.augment(self.scale(x))))
+
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `embed` and `forward` give, from features that are computed once: [N, d] -> [N, f], [N, K]."""
+        features = self.features(self.augment(self.scale(x)))
+        return F.normalize(features), self.clusters(features.relu())

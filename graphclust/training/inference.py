@@ -35,9 +35,18 @@ def in_blocks(
     x : Tensor [N, d]
         May be memory-mapped: only one block is read at a time.
     """
+    collected: Tensor | None = None
+    start = 0
     with torch.no_grad():
-        parts = [function(block.to(device)).cpu() for block in x.split(block_size)]
-    return torch.cat(parts)
+        for block in x.split(block_size):
+            part = function(block.to(device)).cpu()
+            if collected is None:
+                # Written in place: parts and their concatenation would take twice the memory.
+                collected = part.new_empty((len(x), *part.shape[1:]))
+            collected[start : start + len(part)] = part
+            start += len(part)
+    assert collected is not None
+    return collected
 
 
 #: Entries of a dense table of probabilities; beyond, the largest of each row are kept.

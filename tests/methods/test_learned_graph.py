@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import issparse
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_blobs
 from torch_geometric.data import Data
 
 import graphclust
 from graphclust import ConsensusClustering, LearnedGraphClustering, SampleGraph
+from graphclust.methods import learned_graph
+from graphclust.methods.neighbor_average import Neighbors
+from graphclust.methods.starts import propagated
 from graphclust.metrics import clustering_accuracy
 from graphclust.nn.features import ConvFeatures, MLPFeatures
 from graphclust.nn.vector_scale import VectorScale
 from graphclust.training import Stage
+from graphclust.training.batches import BatchSource
 
 SMALL: dict[str, Any] = {
     "channels": (16, 32, 32),
@@ -69,7 +74,7 @@ class TestLearnedGraph:
     def test_rounds_end_where_labels_do_not_settle(self, digits: Any, monkeypatch: Any) -> None:
         shares = iter([0.05, 0.03, 0.029, 0.0])
 
-        def unsettled(self: Any, graph: Any, p: Any) -> Any:
+        def unsettled(graph: Any, p: Any, times: int) -> Any:
             """Probabilities that move a given share of the labels on to the next cluster."""
             share = next(shares, None)
             if share is None:
@@ -78,7 +83,7 @@ class TestLearnedGraph:
             moved = round(share * len(labels))
             labels[:moved] = (labels[:moved] + 1) % p.shape[1]
             # Squares over frequencies have their largest entry where a row is sure.
-            return torch.nn.functional.one_hot(labels, p.shape[1]).float()
+            return torch.nn.functional.one_hot(labels, p.shape[1]).float().numpy()
 
         current: dict[str, Any] = {}
         taken = LearnedGraphClustering._stages
@@ -89,7 +94,7 @@ class TestLearnedGraph:
             return taken(self, model, source, memory)
 
         monkeypatch.setattr(LearnedGraphClustering, "_stages", watched)
-        monkeypatch.setattr(LearnedGraphClustering, "_averaged", unsettled)
+        monkeypatch.setattr("graphclust.methods.learned_graph.averaged", unsettled)
         few = {**SMALL, "rounds": 6, "part_epochs": 1, "epochs": 1}
         model = LearnedGraphClustering(10, **few).fit(digits[0][:400])
         # 3 % after 5 % is taken, 2.9 % after 3 % is not.
@@ -131,6 +136,81 @@ class TestLearnedGraph:
     def test_bad_parameters(self, changes: dict[str, Any], message: str, digits: Any) -> None:
         with pytest.raises((ValueError, TypeError), match=message):
             LearnedGraphClustering(10, **{**SMALL, **changes}).fit(digits[0][:100])
+
+
+class TestManySamples:
+    """More samples than are learnt from: a part is drawn, and the network reads them all."""
+
+    @pytest.fixture
+    def pictures(self, digits: Any, tmp_path: Path, monkeypatch: Any) -> Any:
+        """A memory map of uint8, as large data are."""
+        monkeypatch.setattr(learned_graph, "_LEARNT", 900)
+        monkeypatch.setattr(learned_graph, "_LEARNT_PER_CLUSTER", 10)
+        path = tmp_path / "pictures.npy"
+        np.save(path, np.round(255 * digits[0].reshape(-1, 8, 8)).astype(np.uint8))
+        return np.load(path, mmap_mode="r")
+
+    def test_labels_all(self, pictures: Any, digits: Any, tmp_path: Path) -> None:
+        read: list[int] = []
+        model = LearnedGraphClustering(10, **LARGER, checkpoint=tmp_path / "run")
+        taken = LearnedGraphClustering._start_parts
+
+        def watched(self: Any, model: Any, source: Any, memory: Any) -> None:
+            read.append(source.n_samples)
+            assert source.x.dtype == torch.uint8
+            taken(self, model, source, memory)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LearnedGraphClustering, "_start_parts", watched)
+            model.fit(pictures)
+        assert read == [900]
+        assert clustering_accuracy(digits[1], model.labels_) > 0.88
+        assert model.labels_.shape == (1797,) and model.probabilities_.shape == (1797, 10)
+        assert model.graph_.num_nodes == 1797 and model.embedding_.shape == (1797, 128)
+        np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-5)
+        assert not hasattr(model, "_all") and not hasattr(model, "_n_samples")
+        # The same part is drawn again, and the end of training is found in the checkpoint.
+        again = LearnedGraphClustering(10, **LARGER, checkpoint=tmp_path / "run").fit(pictures)
+        np.testing.assert_array_equal(again.labels_, model.labels_)
+        with pytest.raises(ValueError, match="another run"):
+            LearnedGraphClustering(10, **LARGER, checkpoint=tmp_path / "run").fit(pictures[:1700])
+        # New samples, from the estimator and from its file, and into files.
+        own = model.predict(pictures)
+        assert (own == model.labels_).mean() > 0.97
+        model.save(tmp_path / "model")
+        opened = graphclust.load(tmp_path / "model")
+        np.testing.assert_array_equal(opened.predict(pictures, out=tmp_path / "labels"), own)
+        np.testing.assert_array_equal(np.load(tmp_path / "labels" / "labels.npy"), own)
+
+    def test_sparse_probabilities(self, pictures: Any, monkeypatch: Any) -> None:
+        """Where N K is large, the five largest of each sample are kept, and the labels stay."""
+        few = {**SMALL, "rounds": 2}
+        dense = LearnedGraphClustering(10, **few).fit(pictures)
+        expected = dense.predict(pictures)
+        monkeypatch.setattr("graphclust.training.inference.MOST_DENSE", 1000)
+        sparse = LearnedGraphClustering(10, **few).fit(pictures)
+        assert issparse(sparse.probabilities_) and (np.diff(sparse.probabilities_.indptr) == 5).all()
+        assert (sparse.labels_ == dense.labels_).mean() > 0.98
+        assert (sparse.predict(pictures) == expected).mean() > 0.98
+
+    def test_new_samples_are_averaged_with_their_neighbours(self, digits: Any) -> None:
+        """As the graph with them attached to it says."""
+        x = digits[0]
+        generator = torch.Generator().manual_seed(0)
+        p, own = torch.rand(1000, 4, generator=generator), torch.rand(60, 4, generator=generator)
+        new = torch.as_tensor(x[1000:1060], dtype=torch.float32)
+        for options in ({}, {"bandwidth": "median"}, {"kernel": "binary"}):
+            graph = SampleGraph.from_features(x[:1000], 5, **options)
+            found = Neighbors(graph, p.numpy(), 60).average(new, own)
+            attached = BatchSource(graph.attach(new), normalization="row")
+            expected = propagated(attached, torch.cat([p, own]), 1)[1000:]
+            torch.testing.assert_close(found, expected)
+
+    def test_given_edges_are_all_read(self, pictures: Any) -> None:
+        graph = SampleGraph.from_features(pictures.reshape(-1, 64), 4)
+        few = {**SMALL, "part_epochs": 1, "epochs": 1}
+        model = LearnedGraphClustering(10, **few).fit(Data(x=graph.x, edge_index=graph.edge_index))
+        assert model.labels_.shape == (1797,)
 
 
 class TestConsensus:
