@@ -1,9 +1,25 @@
-"""Work on more than one machine, on Ray: exact search in shards and blocks, labels in blocks.
+"""Work on more than one machine, on Ray: exact search in shards, training by several processes, labels in blocks.
 
-Ray is imported when a job starts, the methods by the workers that label.
+Ray is imported when a job starts, the methods by the workers that label and by `fit`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from graphclust.distributed.engine import RayEngine
 from graphclust.distributed.inference import predict
 
-__all__ = ["RayEngine", "predict"]
+if TYPE_CHECKING:
+    from graphclust.distributed.training import fit
+
+__all__ = ["RayEngine", "fit", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    # The search alone, on many machines, has no need of the methods.
+    if name == "fit":
+        from graphclust.distributed.training import fit
+
+        return fit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

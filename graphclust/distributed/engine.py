@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from graphclust._checks import check_count, check_number, share_tensor
+from graphclust._storage import resolve
 from graphclust.distributed._ray import connect, load_ray, run_blocks
 from graphclust.distributed.rows import MappedFile, cut, part_of
 from graphclust.distributed.search import FAN_IN, Found, merge, search_shard
@@ -117,7 +118,13 @@ class RayEngine:
             done = np.zeros(len(blocks), np.uint8)
             self._fill(tables, done, x, blocks, rows, k, track)
             return torch.from_numpy(tables[0]), torch.from_numpy(tables[1])
-        state = JoinState(folder, self._fingerprint(rows, k, dtype, len(blocks)))
+        place = resolve(folder)
+        if isinstance(place, str):
+            raise ValueError(
+                f"folder={place!r} is written to block by block, which needs a file system: name a folder of "
+                "this machine or a mounted one"
+            )
+        state = JoinState(place, self._fingerprint(rows, k, dtype, len(blocks)))
         try:
             tables = state.array("index", (n, k), np.int64), state.array("distance", (n, k), _numpy(dtype))
             self._fill(tables, state.array("done", (len(blocks),), np.uint8), x, blocks, rows, k, track)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphclust._checks import check_features, share_tensor
 from graphclust._files import replacing
+from graphclust._storage import resolve, version_at
 from graphclust.distributed._ray import connect, run_blocks
 from graphclust.distributed.engine import RayEngine
 from graphclust.distributed.rows import FilePart, MappedFile, cut, part_of, read
@@ -34,7 +35,7 @@ def predict(
     Parameters
     ----------
     model : path
-        What ``save`` wrote, on storage that all machines share.
+        What ``save`` wrote, on storage that all machines share, or an address such as ``s3://bucket/model``.
     x : array, tensor or memory map, shape [M, d]
         A memory map of a file is mapped by each machine, see `RayEngine`.
     engine : RayEngine, optional
@@ -55,8 +56,9 @@ def predict(
         When Ray is not installed.
     """
     engine = engine or RayEngine()
-    folder = Path(model).absolute()
-    if not folder.is_dir():
+    place = resolve(model)
+    folder = place if isinstance(place, str) else place.absolute()
+    if isinstance(folder, Path) and not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; pass the one that the model was saved to")
     data = check_features(x, "x")
     engine.check(data.device)
@@ -73,10 +75,12 @@ def predict(
     return np.load(out, mmap_mode="r")
 
 
-def _fill(labels: np.ndarray, engine: RayEngine, folder: Path, x: Any, blocks: list[tuple[int, int]]) -> None:
+def _fill(
+    labels: np.ndarray, engine: RayEngine, folder: Path | str, x: Any, blocks: list[tuple[int, int]]
+) -> None:
     ray = connect(engine.address)
     task = ray.remote(num_cpus=engine.cpus_per_task, max_retries=engine.max_retries)(label_block)
-    stamp = max(file.stat().st_mtime_ns for file in folder.rglob("*"))
+    stamp = _stamp(folder)
 
     def submit(block: tuple[int, int]) -> Any:
         return task.remote(str(folder), stamp, part_of(ray, x, *block))
@@ -87,10 +91,17 @@ def _fill(labels: np.ndarray, engine: RayEngine, folder: Path, x: Any, blocks: l
         engine.tasks_[node] += 1
 
 
-def label_block(folder: str, stamp: int, part: FilePart | np.ndarray) -> tuple[NDArray[np.int64], str]:
+def _stamp(folder: Path | str) -> str:
+    """What changes when the model is saved again."""
+    if isinstance(folder, str):
+        return str(version_at(folder))
+    return str(max(file.stat().st_mtime_ns for file in folder.rglob("*")))
+
+
+def label_block(folder: str, stamp: str, part: FilePart | np.ndarray) -> tuple[NDArray[np.int64], str]:
     """Labels of a block, and Ray's id of the machine that gave them.
 
-    ``stamp`` is when the model was last written, so that a worker reads a new one again.
+    ``stamp`` tells one save from the next, so that a worker reads a new one again.
     """
     import ray
 
@@ -99,7 +110,7 @@ def label_block(folder: str, stamp: int, part: FilePart | np.ndarray) -> tuple[N
 
 
 @lru_cache(maxsize=1)
-def _model(folder: str, stamp: int) -> Any:
+def _model(folder: str, stamp: str) -> Any:
     from graphclust.methods import load
 
     return load(folder, device="cpu")

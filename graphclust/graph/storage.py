@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from graphclust._checks import share_tensor
+from graphclust._storage import fetch, resolve, sending
 
 FORMAT = "graphclust.SampleGraph"
 VERSION = 1
@@ -44,7 +45,8 @@ def save(
 
     Parameters
     ----------
-    folder : path
+    folder : path or address
+        See `graphclust._storage`.
     values : dict of str to Tensor, number, text or None
     construction : dict
         Plain types.
@@ -58,7 +60,17 @@ def save(
         With errno ENOSPC when the disk has too little room, before anything is written where that can be told. What
         was in the folder stays.
     """
-    folder = Path(folder)
+    place = resolve(folder)
+    if isinstance(place, str):
+        if references:
+            raise ValueError(
+                f"the features stay in a file of this machine, which who opens {place} may not have: leave features= "
+                "out, and they are copied there"
+            )
+        with sending(place) as partial:
+            save(partial, values, construction)
+        return Path(folder)
+    folder = place
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; pass a folder")
     unknown = [
@@ -111,9 +123,10 @@ def load(folder: str | Path, *, verify: bool = False) -> tuple[dict[str, Any], d
     """Read what :func:`save` wrote: the values by name (tensors over memory maps) and the construction.
 
     Size, shape and type of each array are checked against graph.json; with ``verify`` its checksum too, for which all
-    of it is read.
+    of it is read. What is at an address is fetched into the local cache first, and its checksums are compared there.
     """
-    folder = Path(folder)
+    place = resolve(folder)
+    folder = fetch(place) if isinstance(place, str) else place
     if not (folder / _HEADER).is_file():
         raise FileNotFoundError(
             f"there is no saved graph in {folder} (no {_HEADER}); make one with SampleGraph.save"

@@ -166,6 +166,7 @@ class DeepClusterer(
             checkpoint=self.checkpoint,
             verbose=self.verbose,
         )
+        seed = trainer.seed  # of several processes, the first's
         graph = self._data_of(X)
         n_features = graph.x.shape[1]
         self.n_clusters_ = choose_n_clusters(self.n_clusters, graph, seed)

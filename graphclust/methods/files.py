@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator
 
+from graphclust._storage import fetch, resolve, sending
+
 FORMAT_VERSION = 1
 _META = "estimator.json"
 _FILES = {_META, "model.safetensors", "results.safetensors", "graph"}
@@ -30,11 +32,19 @@ Estimator = TypeVar("Estimator", bound=BaseEstimator)
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to write to, which takes the place of `folder` when it is complete, and goes when it is not.
 
+    At an address (`graphclust._storage`) it is a local one that is sent there.
+
     Raises
     ------
     ValueError
         When `folder` is a file, or holds anything that is not part of a saved estimator: it would be lost.
     """
+    place = resolve(folder)
+    if isinstance(place, str):
+        with sending(place) as partial:
+            yield partial
+        return
+    folder = place
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder")
     foreign = sorted({child.name for child in folder.iterdir()} - _FILES) if folder.exists() else []
@@ -64,8 +74,14 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def saved_folder(folder: str | Path) -> Path:
-    """The folder itself, or what stood there before a save that was killed between its two renames."""
-    folder = Path(folder)
+    """The folder itself, or what stood there before a save that was killed between its two renames.
+
+    Of an address, the local copy.
+    """
+    place = resolve(folder)
+    if isinstance(place, str):
+        return fetch(place)
+    folder = place
     previous = _beside(folder, "previous")
     return previous if not folder.exists() and previous.exists() else folder
 

@@ -51,5 +51,5 @@ class HeldTarget(FineTuned):
     def _held(self, model: Any, x: Tensor, batch: Batch) -> Tensor:
         """Log-assignments [b, K] of the batch's scaled samples, as they were when the period began."""
         if model.training:
-            model.held.advance(model.autoencoder, model.head, batch.size, batch.n_samples)
+            model.held.advance(model.autoencoder, model.head, batch.whole, batch.n_samples)
         return model.held(x)

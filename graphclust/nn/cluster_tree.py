@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from graphclust._processes import total
 from graphclust.nn.precision import in_double
 
 #: A leaf with less than half a sample is dead.
@@ -119,13 +120,15 @@ class ClusterTree(nn.Module):
     @torch.no_grad()
     def update(self, z: Tensor, leaf: Tensor, n_samples: int) -> None:
         """Take a batch's codes [b, d] and their leaves [b] into weights and centres, and prune what has died."""
-        kept = max(0, n_samples - len(z)) / n_samples
         member = torch.zeros(len(z), self.max_leaves, device=z.device, dtype=self.centers.dtype)
         member.scatter_(1, leaf[:, None], 1.0)
-        weights = kept * self.weights + member.sum(dim=0)
-        total = (kept * self.weights)[:, None] * self.centers + member.T @ z.detach().to(self.centers.dtype)
+        added = total(member.sum(dim=0))
+        kept = max(0.0, n_samples - float(added.sum())) / n_samples
+        weights = kept * self.weights + added
+        sums = (kept * self.weights)[:, None] * self.centers
+        sums += total(member.T @ z.detach().to(self.centers.dtype))
         self.centers.copy_(
-            torch.where(weights[:, None] > 0, total / weights.clamp_min(1e-12)[:, None], self.centers)
+            torch.where(weights[:, None] > 0, sums / weights.clamp_min(1e-12)[:, None], self.centers)
         )
         self.weights.copy_(weights)
         for dead in (self.present & (weights < _DEAD)).nonzero().flatten().tolist():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphclust._processes import total
 from graphclust.nn.precision import in_double
 
 
@@ -109,9 +110,9 @@ class RunningCenters(nn.Module):
     def update(self, z: Tensor, labels: Tensor) -> None:
         """Take the codes z [b, d] into the means of their clusters: ``mu <- (c mu + sum z) / (c + n)``."""
         member = F.one_hot(labels, self.counts.shape[0]).to(self.centers.dtype)
-        added = self.counts + member.sum(dim=0)
-        total = self.counts[:, None] * self.centers + member.T @ z.detach().to(self.centers.dtype)
-        self.centers.copy_(total / added[:, None])
+        added = self.counts + total(member.sum(dim=0))
+        sums = self.counts[:, None] * self.centers + total(member.T @ z.detach().to(self.centers.dtype))
+        self.centers.copy_(sums / added[:, None])
         self.counts.copy_(added)
 
 
@@ -222,8 +223,10 @@ class ClusterFrequencies(nn.Module):
     @torch.no_grad()
     def update(self, q: Tensor, n_samples: int) -> Tensor:
         """Take in the batch's assignments q [b, K] of a data set of `n_samples`; returns the new f [K]."""
-        kept = max(0, n_samples - q.shape[0])
-        self.frequencies.mul_(kept / self.frequencies.sum()).add_(q.detach().float().sum(dim=0))
+        own = q.detach().float().sum(dim=0)
+        size, batch = total(torch.cat([own.new_tensor([len(q)]), own])).split([1, len(own)])
+        kept = (n_samples - size).clamp_min(0)
+        self.frequencies.mul_(kept / self.frequencies.sum()).add_(batch)
         return self.frequencies
 
     @torch.no_grad()

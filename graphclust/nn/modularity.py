@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from graphclust._processes import total
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.heads import check_n_clusters
 
@@ -111,23 +112,25 @@ class BatchModularity(nn.Module):
             Numbers of the batch's own samples in the whole graph.
         """
         n_samples, size = self.degrees.shape[0], index.shape[0]
-        total = max(self.total_weight, torch.finfo(torch.float32).tiny)
+        edges = max(self.total_weight, torch.finfo(torch.float32).tiny)
         degrees = self.degrees[index.to(self.degrees.device)]
         scale = n_samples / size
         c = assignments.float()
         own = c[:size]
-        within = scale * (adjacency.matmul(adjacency.edge_weight, c)[:size] * own).sum() / total
-        expected = self._running(self.degree_sums, degrees @ own, scale) / total
+        within = scale * (adjacency.matmul(adjacency.edge_weight, c)[:size] * own).sum() / edges
+        expected = self._running(self.degree_sums, degrees @ own, scale) / edges
         count = self._running(self.frequencies, own.sum(dim=0), scale)
         return within - expected.square().sum(), collapse_penalty(count, n_samples)
 
     def _running(self, kept: Tensor, batch: Tensor, scale: float) -> Tensor:
         """The running sum with the batch's part in it, whose gradient is that of ``scale * batch``."""
         with torch.no_grad():
+            # Of several processes, the batch's parts together.
+            share, whole = total(torch.cat([batch.new_tensor([1.0 / scale]), batch])).split([1, len(batch)])
             # Before the first batch nothing is known: that batch stands for all.
             if not bool(kept.any()):
-                kept.copy_(scale * batch)
-            kept.mul_(1.0 - 1.0 / scale).add_(batch)
+                kept.copy_(whole / share)
+            kept.mul_(1.0 - share).add_(whole)
         scaled = scale * batch
         # A clone: the buffer itself changes with the next batch, maybe before this one's gradients are taken.
         return kept.clone() + (scaled - scaled.detach())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch_geometric.data import Data
 
 from graphclust.graph.sampling import SeededNodeLoader, neighbor_loader
 from graphclust.nn.adjacency import Adjacency, propagation_weights
+from graphclust.training.processes import ALONE, Share
 
 
 @dataclass
@@ -27,17 +30,28 @@ class Batch:
         Size N of the data set.
     adjacency : Adjacency or None
         Edges among the n rows of x.
+    whole : int
+        Samples of the batch over all processes that train together; b where one trains alone.
     """
 
     x: Tensor
     index: Tensor
     n_samples: int
     adjacency: Adjacency | None = None
+    whole: int = 0
+
+    def __post_init__(self) -> None:
+        self.whole = self.whole or self.size
 
     @property
     def size(self) -> int:
         """b, the number of samples whose loss counts."""
         return self.index.shape[0]
+
+    @property
+    def is_part(self) -> bool:
+        """Whether other processes have other parts of the batch; else they have all of it too."""
+        return self.size < self.whole
 
 
 class BatchSource:
@@ -79,6 +93,7 @@ class BatchSource:
         self._full: dict[bool, Batch] = {}
         self._weights: tuple[Tensor, Tensor] | None = None
         self._loader: SeededNodeLoader | None = None
+        self._loader_of: tuple[int, Share] | None = None
 
     @property
     def weights(self) -> tuple[Tensor, Tensor]:
@@ -95,14 +110,20 @@ class BatchSource:
         """Steps in an epoch."""
         return 1 if batch_size is None else -(-self.n_samples // batch_size)
 
-    def epoch(self, number: int, batch_size: int | None, *, uses_graph: bool) -> Iterator[Batch]:
-        """Batches of epoch `number`, each sample once, in random order (one batch of all for None)."""
+    def epoch(
+        self, number: int, batch_size: int | None, *, uses_graph: bool, share: Share = ALONE
+    ) -> Iterator[Batch]:
+        """Batches of epoch `number`, each sample once, in random order (one batch of all for None).
+
+        With a `share`, the part of each batch that is this process's: its samples and what is sampled for them. The one
+        batch of all is not cut.
+        """
         if batch_size is None or batch_size >= self.n_samples:
             yield self.full(uses_graph=uses_graph)
         elif uses_graph:
-            yield from self._neighbor_batches(number, batch_size)
+            yield from self._neighbor_batches(number, batch_size, share)
         else:
-            yield from self._plain_batches(number, batch_size)
+            yield from self._plain_batches(number, batch_size, share)
 
     def full(self, *, uses_graph: bool) -> Batch:
         """The batch of all samples, made once and kept on the device."""
@@ -119,12 +140,13 @@ class BatchSource:
     def _generator(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + number)
 
-    def _plain_batches(self, number: int, batch_size: int) -> Iterator[Batch]:
-        for index in torch.randperm(self.n_samples, generator=self._generator(number)).split(batch_size):
-            yield Batch(self.x[index].to(self.device), index, self.n_samples)
+    def _plain_batches(self, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
+        for whole in torch.randperm(self.n_samples, generator=self._generator(number)).split(batch_size):
+            index = whole[share.of(len(whole))]
+            yield Batch(self.x[index].to(self.device), index, self.n_samples, whole=len(whole))
 
-    def _neighbor_batches(self, number: int, batch_size: int) -> Iterator[Batch]:
-        if self._loader is None or self._loader.batch_size != batch_size:
+    def _neighbor_batches(self, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
+        if self._loader is None or self._loader_of != (batch_size, share):
             # Edge weights of 1 come back as in-degree / sampled edges: the factor that makes a sampled sum unbiased.
             ones = torch.ones(self.graph.edge_index.shape[1])
             topology = Data(x=self.x, edge_index=self.graph.edge_index, edge_weight=ones)
@@ -138,9 +160,13 @@ class BatchSource:
                 num_workers=self.num_workers,
                 persistent_workers=self.num_workers > 0,
             )
+            if share.count > 1:
+                loader: Any = self._loader  # its collate function has the type of the loader's own
+                loader.collate_fn = partial(_of_part, loader.collate_fn, share)
+            self._loader_of = batch_size, share
         edges, loops = self.weights
         self._loader.set_epoch(number)
-        for part in self._loader:
+        for place, part in enumerate(self._loader):
             factor = part.edge_weight
             adjacency = Adjacency(
                 part.edge_index.to(self.device),
@@ -149,4 +175,10 @@ class BatchSource:
                 loops[part.n_id].to(self.device),
             )
             index = part.n_id[: part.batch_size]
-            yield Batch(part.x.to(self.device), index, self.n_samples, adjacency)
+            whole = min(batch_size, self.n_samples - place * batch_size)
+            yield Batch(part.x.to(self.device), index, self.n_samples, adjacency, whole)
+
+
+def _of_part(sample: Callable[[Sequence[int]], Any], share: Share, seeds: Sequence[int]) -> Any:
+    """Sample the neighbourhood of this process's part of a batch's seeds."""
+    return sample(seeds[share.of(len(seeds))])

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from graphclust._files import replacing
+from graphclust._storage import fetch, resolve, sending, version_at
 
 FORMAT_VERSION = 1
 FILE_NAME = "checkpoint.safetensors"
@@ -21,10 +22,15 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], meta: dict[str, A
     """Write the tensors, and `meta` as JSON in the header, to ``checkpoint.safetensors`` in `folder`.
 
     The new file is complete before it takes the old one's name: a run killed in between finds one or the other.
-    Other files in the folder are left alone.
+    Other files in the folder are left alone. The folder may be at an address (`graphclust._storage`).
     """
+    place = resolve(folder)
+    if isinstance(place, str):
+        with sending(place) as local:
+            write_checkpoint(local, tensors, meta)
+        return
     header = {"graphclust": json.dumps({"format_version": FORMAT_VERSION, **meta})}
-    with replacing(folder / FILE_NAME) as partial:
+    with replacing(place / FILE_NAME) as partial:
         save_file(_separate(tensors), partial, metadata=header)
 
 
@@ -36,7 +42,12 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
     ValueError
         When the file is damaged or of another format version. It is left as it is.
     """
-    path = folder / FILE_NAME
+    place = resolve(folder)
+    if isinstance(place, str):
+        if version_at(place) is None:
+            return None
+        place = fetch(place)
+    path = place / FILE_NAME
     if not path.exists():
         return None
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from graphclust.training.checkpoint import (
     restore_optimizer,
     write_checkpoint,
 )
+from graphclust.training.processes import join_processes
 from graphclust.training.progress import TrainingProgress
 from graphclust.training.stage import Loss, Stage, Step
 
@@ -32,11 +35,19 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     """The device asked for; None or "auto" takes CUDA, else the CPU (Apple's MPS lacks the sparse products)."""
     if device is None or device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return _own_cuda_device()
         return torch.device("cpu")
     chosen = check_device(device)
     assert chosen is not None
+    if str(chosen) == "cuda" and "LOCAL_RANK" in os.environ:
+        return _own_cuda_device()
     return chosen
+
+
+def _own_cuda_device() -> torch.device:
+    """Of several processes on a machine, each has a device: torchrun numbers them."""
+    number = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
+    return torch.device("cuda", number % torch.cuda.device_count())
 
 
 def choose_precision(precision: str, device: torch.device) -> Any:
@@ -108,9 +119,13 @@ class Trainer:
     checkpoint therefore ends exactly as an unbroken one, without random-number state in the checkpoint; the global
     generators of torch are left as they were.
 
+    Where several processes train together (torchrun, or a group of `torch.distributed`), each takes its part of every
+    batch, see `graphclust.training.processes`; all of them call `fit`, and end with the same weights.
+
     Parameters
     ----------
     seed : int
+        Of several processes, that of the first counts.
     device : str, torch.device or None
         None chooses, see `choose_device`.
     precision : str, default="auto"
@@ -132,8 +147,9 @@ class Trainer:
         checkpoint_every: int = 10,
         verbose: bool = False,
     ) -> None:
-        self.seed = seed
         self.device = choose_device(device)
+        self.processes = join_processes(self.device)
+        self.seed = self.processes.agreed(lambda: seed)
         self.precision = choose_precision(precision, self.device)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
@@ -172,13 +188,25 @@ class Trainer:
         devices: Any = [index] if self.device.type == "cuda" else 1
         fabric = Fabric(accelerator=self.device.type, devices=devices, precision=self.precision)
         model.to(self.device)
-        with TrainingProgress(self.verbose) as progress, torch.random.fork_rng(devices=self._cuda_devices()):
-            run = _Run(fabric, model, batches, memory, fingerprint or {}, progress, [])
+        fingerprint = fingerprint or {}
+        self.processes.check_same({"n_samples": batches.n_samples, "stages": len(stages), **fingerprint})
+        self.processes.take_over(model.state_dict().values())
+        whole = [stage.name for stage in stages if stage.epochs and stage.batch_size is None]
+        if self.processes.share.count > 1 and self.processes.is_first and whole:
+            warnings.warn(
+                f"{self.processes.share.count} processes train together, but each of them computes all of the stages "
+                f"{', '.join(whole)}, which take the full graph in a step: pass batch_size to share the work",
+                stacklevel=3,
+            )
+        shown = self.verbose and self.processes.is_first
+        with TrainingProgress(shown) as progress, torch.random.fork_rng(devices=self._cuda_devices()):
+            run = _Run(fabric, model, batches, memory, fingerprint, progress, [])
             resumed = self._resume(run)
             for number in range(resumed.stage, len(stages)):
                 self._run_stage(
                     run, stages[number], number, resumed if number == resumed.stage else _Resumed()
                 )
+        self.processes.take_over(model.state_dict().values())
         return run.history
 
     def _cuda_devices(self) -> list[int]:
@@ -190,6 +218,11 @@ class Trainer:
             if stage.start is not None:
                 run.model.eval()
                 stage.start()
+                state = {**run.model.state_dict(), **{f"memory.{k}": v for k, v in run.memory.items()}}
+                self.processes.check_same(
+                    {"epochs": stage.epochs} | {name: list(value.shape) for name, value in state.items()}
+                )
+                self.processes.take_over(state.values())
         chosen = stage.parameters(run.model) if stage.parameters is not None else run.model.parameters()
         parameters = list(chosen)
         if stage.epochs <= resumed.epoch or not parameters:
@@ -228,38 +261,50 @@ class Trainer:
         started = time.perf_counter()
         stage, optimizer, labels = running.stage, running.optimizer, running.labels
         seed = self._epoch_seed(running.number, epoch + 1)
-        self._set_seed(seed)
+        share = self.processes.share
+        cut = stage.batch_size is not None and share.cuts(min(stage.batch_size, run.batches.n_samples))
+        # Each part has noise of its own.
+        self._set_seed(seed + 2**61 * share.rank // share.count if cut else seed)
         rate = stage.rate(epoch)
         steps = run.batches.n_batches(stage.batch_size)
         running.objective.train()
         sums: dict[str, Tensor] = {}
-        changed = None
-        batches = run.batches.epoch(seed, stage.batch_size, uses_graph=stage.uses_graph)
+        moved: Tensor | None = None
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        batches = run.batches.epoch(seed, stage.batch_size, uses_graph=stage.uses_graph, share=share)
         for number, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = stage.rate(epoch + number / steps)
-            step: Step = running.objective(batch)
+            weight = self.processes.weight(batch.size, batch.whole)
+            with self.processes.sharing(run.model, cut=batch.is_part):
+                step: Step = running.objective(batch)
             loss = torch.stack([term.float() for term in step.terms.values()]).sum()
             optimizer.zero_grad(set_to_none=True)
-            run.fabric.backward(loss)
+            run.fabric.backward(loss * weight)
+            self.processes.average(parameters)
             optimizer.step()
-            share = batch.size / run.batches.n_samples
+            part = batch.whole / run.batches.n_samples * weight
             for name, term in {"loss": loss, **step.terms}.items():
-                sums[name] = sums.get(name, 0.0) + term.detach() * share
+                sums[name] = sums.get(name, 0.0) + term.detach() * part
             if step.probabilities is not None:
                 new = step.probabilities.detach().argmax(dim=1).to("cpu", torch.int32)
                 index = batch.index.cpu()
-                changed = (changed or 0) + int((labels[index] != new).sum())
-                labels[index] = new
-        values = {name: float(value) for name, value in sums.items()}
+                moved = torch.zeros_like(labels) if moved is None else moved
+                if batch.is_part or self.processes.is_first:
+                    moved[index] = new - labels[index]
+        own = torch.tensor([float(value) for value in sums.values()], dtype=torch.float64)
+        totals = self.processes.add_up(own).tolist()
+        values = dict(zip(sums, totals, strict=True))
         if not all(map(math.isfinite, values.values())):
             raise FloatingPointError(
                 f"the loss of stage {stage.name!r} became {values} in epoch {epoch + 1}: lower the learning rate "
                 f"({stage.learning_rate}) or scale the features"
             )
         record: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, **values}
-        if changed is not None:
-            record["changed"] = changed / run.batches.n_samples
+        if moved is not None:
+            moved = self.processes.add_up(moved)
+            labels += moved
+            record["changed"] = int(moved.count_nonzero()) / run.batches.n_samples
         return record | {"learning_rate": rate, "seconds": time.perf_counter() - started}
 
     @staticmethod
@@ -282,7 +327,7 @@ class Trainer:
 
     def _save(self, run: _Run, running: _RunningStage, stage: int, epoch: int) -> None:
         """Write a checkpoint from which training goes on with `epoch` epochs of stage number `stage` done."""
-        if self.checkpoint is None:
+        if self.checkpoint is None or not self.processes.is_first:
             return
         tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
         tensors |= optimizer_tensors(running.optimizer.optimizer)
@@ -294,7 +339,8 @@ class Trainer:
 
     def _resume(self, run: _Run) -> _Resumed:
         """Fill model, memory and history from the checkpoint, if there is one of this run."""
-        found = None if self.checkpoint is None else read_checkpoint(self.checkpoint)
+        folder = self.checkpoint
+        found = None if folder is None else self.processes.agreed(lambda: read_checkpoint(folder))
         if found is None:
             return _Resumed()
         tensors, meta = found

@@ -28,6 +28,7 @@ def test_without_ray_one_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 def test_ray_is_not_imported_until_it_is_asked_for() -> None:
     code = (
         "import sys, graphclust.distributed\n"
+        "graphclust.distributed.fit\n"
         "from graphclust.graph import NeighborSearch\n"
         "NeighborSearch().fit([[0.0], [1.0], [3.0]]).self_neighbors(1)\n"
         "print('ray' in sys.modules)"

@@ -1,0 +1,210 @@
+"""Folders at any address that fsspec knows (``s3://``, ``gs://``, ``memory://``, ...), sent and fetched whole.
+
+A folder at an address holds its files under a name of their own for each save, and ``graphclust.json``, which says
+which save counts, with size and checksum of each file. That one small file is written last: a save that breaks off
+leaves the older one in place, also where the storage cannot rename. What is fetched is kept in a local cache, where it
+can be mapped into memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from graphclust._files import replacing
+
+_INDEX = "graphclust.json"
+_VERSION = 1
+_PIECE_BYTES = 16 << 20
+# Two letters at least, because C:/ is a disk; one slash at least, because pathlib makes one of two.
+_ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+(.*)$", re.DOTALL)
+
+
+def resolve(folder: str | os.PathLike[str]) -> Path | str:
+    """A local path, or an address as text; ``file://`` is local. A `Path` made from an address is understood too."""
+    text = os.fspath(folder)
+    found = _ADDRESS.match(text)
+    if found is None:
+        return Path(text)
+    protocol, rest = found.groups()
+    return Path("/" + rest) if protocol in ("file", "local") else f"{protocol}://{rest.rstrip('/')}"
+
+
+def inside(folder: Path | str, name: str) -> Path | str:
+    """A folder or file within a resolved one."""
+    return f"{folder}/{name}" if isinstance(folder, str) else folder / name
+
+
+@contextmanager
+def sending(address: str) -> Iterator[Path]:
+    """An empty local folder to write to, which takes the place of what is at the address when it is complete."""
+    files, root = _filesystem(address)
+    with tempfile.TemporaryDirectory(prefix="graphclust-") as name:
+        partial = Path(name) / "folder"
+        partial.mkdir()
+        yield partial
+        _send(files, root, partial)
+
+
+def _send(files: Any, root: str, folder: Path) -> None:
+    version, old = uuid.uuid4().hex, _read_index(files, root)
+    index: dict[str, Any] = {"format_version": _VERSION, "version": version, "files": {}}
+    try:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            target = f"{root}/{version}/{name}"
+            files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            files.put_file(str(path), target)
+            index["files"][name] = [path.stat().st_size, _checksum(path)]
+        files.pipe_file(f"{root}/{_INDEX}", json.dumps(index, indent=1).encode())
+    except BaseException:
+        with suppress(Exception):
+            files.rm(f"{root}/{version}", recursive=True)
+        raise
+    if old is not None:
+        with suppress(FileNotFoundError):
+            files.rm(f"{root}/{old['version']}", recursive=True)
+
+
+def fetch(address: str) -> Path:
+    """The local copy of what `sending` left at an address; downloaded unless the cache has it.
+
+    The cache is the folder ``storage`` in that of GRAPHCLUST_CACHE, else of ``~/.cache/graphclust``.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is nothing.
+    ValueError
+        When a file is not as long as it was, or has another checksum.
+    """
+    files, root = _filesystem(address)
+    index = _read_index(files, root)
+    if index is None:
+        raise FileNotFoundError(
+            f"there is nothing saved at {address} (no {_INDEX}); save to this address first"
+        )
+    place = _cache() / hashlib.sha256(address.encode()).hexdigest()[:24]
+    target = place / index["version"]
+    if target.is_dir():
+        return target
+    place.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place))
+    try:
+        for name, (size, checksum) in index["files"].items():
+            local = partial / name
+            local.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                files.get_file(f"{root}/{index['version']}/{name}", str(local))
+            except FileNotFoundError as error:
+                raise ValueError(f"{address} has lost its file {name}: save it again") from error
+            found = local.stat().st_size
+            if found != size or _checksum(local) != checksum:
+                raise ValueError(
+                    f"the file {name} at {address} has {found:,} bytes of {size:,}, or another content than was "
+                    "saved: save it again"
+                )
+        # Another process may have been faster.
+        with suppress(OSError):
+            os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    for other in place.iterdir():
+        if other != target and not other.name.startswith("."):
+            shutil.rmtree(other, ignore_errors=True)
+    return target
+
+
+def write_text(folder: Path | str, name: str, text: str) -> None:
+    """Write a small file into a resolved folder, in one step."""
+    if isinstance(folder, str):
+        files, root = _filesystem(folder)
+        files.makedirs(root, exist_ok=True)
+        files.pipe_file(f"{root}/{name}", text.encode())
+        return
+    with replacing(folder / name) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_text(folder: Path | str, name: str) -> str | None:
+    """A small file of a resolved folder, None where it is not there."""
+    try:
+        if isinstance(folder, str):
+            files, root = _filesystem(folder)
+            return str(files.cat_file(f"{root}/{name}").decode())
+        return (folder / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def remove(folder: Path | str, name: str) -> None:
+    """Remove a file or folder within a resolved folder, if it is there."""
+    if isinstance(folder, str):
+        files, root = _filesystem(folder)
+        with suppress(FileNotFoundError):
+            files.rm(f"{root}/{name}", recursive=True)
+    elif (folder / name).is_dir():
+        shutil.rmtree(folder / name, ignore_errors=True)
+    else:
+        (folder / name).unlink(missing_ok=True)
+
+
+def version_at(address: str) -> str | None:
+    """Name of the save that counts at an address, None where there is none."""
+    index = _read_index(*_filesystem(address))
+    return None if index is None else str(index["version"])
+
+
+def _read_index(files: Any, root: str) -> dict[str, Any] | None:
+    try:
+        content = files.cat_file(f"{root}/{_INDEX}")
+    except FileNotFoundError:
+        return None
+    try:
+        index: dict[str, Any] = json.loads(content)
+        version = index["format_version"]
+        complete = {"version", "files"} <= index.keys()
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{root}/{_INDEX} is damaged ({error}); delete it, and save again") from error
+    if version != _VERSION or not complete:
+        raise ValueError(
+            f"{root}/{_INDEX} has format version {version}, this graphclust reads version {_VERSION}: open it with "
+            "the graphclust that wrote it, or save again"
+        )
+    return index
+
+
+def _filesystem(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path there."""
+    try:
+        core = importlib.import_module("fsspec.core")
+        files, root = core.url_to_fs(address)
+    except ImportError as error:
+        raise ImportError(f"{address} needs a library that is not installed: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{address}: {error}; name a folder, or an address that fsspec knows") from error
+    return files, str(root).rstrip("/")
+
+
+def _cache() -> Path:
+    given = os.environ.get("GRAPHCLUST_CACHE")
+    return (Path(given).expanduser() if given else Path.home() / ".cache" / "graphclust") / "storage"
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb") as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum

@@ -1,0 +1,245 @@
+"""Training by several processes on the machines of a Ray cluster, which goes on when one of them is lost."""
+
+from __future__ import annotations
+
+import json
+import numbers
+import os
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch_geometric.data import Data
+
+from graphclust._checks import check_count, check_features
+from graphclust._storage import inside, read_text, remove, resolve, write_text
+from graphclust.distributed._ray import connect
+from graphclust.distributed.engine import RayEngine
+from graphclust.distributed.rows import FilePart, MappedFile, read
+from graphclust.graph import SampleGraph
+from graphclust.methods.base import DeepClusterer, draw_seed
+
+Model = TypeVar("Model", bound=DeepClusterer)
+
+_MODEL, _OUTCOME, _SEED, _NOTES = "model", "outcome.json", "seed.txt", "ray"
+
+#: What a method says about its input. It would say so again: such an error ends the job, all others are tried again.
+_FINAL: dict[str, type[Exception]] = {
+    error.__name__: error for error in (ValueError, TypeError, FloatingPointError, FileNotFoundError)
+}
+
+
+def fit(
+    model: Model,
+    X: Any,
+    *,
+    folder: str | os.PathLike[str],
+    workers: int | tuple[int, int] = 2,
+    engine: RayEngine | str | None = None,
+    use_gpu: bool = False,
+) -> Model:
+    """``model.fit(X)`` by several processes on a Ray cluster, each with its part of every batch.
+
+    Ray Train starts the processes (PyTorch's process group: gloo, or NCCL with `use_gpu`); what they compute is said in
+    `graphclust.training.processes`. When a machine or a process is lost, all processes start again, on the machines
+    that there are then, from the last checkpoint (every tenth epoch and after each stage), and end with the result of
+    an unbroken run. The same call with the same folder goes on too where the whole job was lost.
+
+    Parameters
+    ----------
+    model : estimator
+        Not fitted; with a `batch_size`, without which there is nothing to share out. Its `checkpoint` is not used.
+    X : array, tensor, memory map, SampleGraph, PyG Data, or path
+        What the model's `fit` takes. A memory map of a file is mapped by each machine, see `RayEngine`; a path is the
+        folder of a saved `SampleGraph`, which each machine opens. Anything else goes through Ray's object store.
+    folder : path or address
+        On storage that all machines share: for checkpoints, and the fitted model as ``model``. Addresses that fsspec
+        knows, such as ``s3://bucket/run``, need its library for them on every machine.
+    workers : int or (int, int)
+        Processes; least and most of them, where the job should go on with fewer while machines are missing and with
+        more when they join.
+    engine : RayEngine, optional
+        ``address`` of the cluster, ``cpus_per_task`` processors and threads of a process, ``max_retries`` how often
+        training goes on after a loss. ``tasks_`` then counts the processes that each machine had at the end.
+    use_gpu : bool
+        One CUDA device for each process.
+
+    Returns
+    -------
+    estimator
+        The same `model`, fitted.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a model that is not trained in batches, or what the model's `fit` says about its input.
+    ImportError
+        When Ray is not installed.
+    RuntimeError
+        When Ray gave up.
+    """
+    engine = _checked(model, folder, workers, engine)
+    place = _place(folder)
+    remove(place, _OUTCOME)
+    ray = connect(engine.address)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    given = model.random_state
+    seed = int(given) if isinstance(given, numbers.Integral) else _seed(place, given)
+    settings = model.get_params(deep=False) | {
+        "random_state": seed,
+        "checkpoint": inside(place, "checkpoint"),
+    }
+    resources = {"CPU": engine.cpus_per_task} | ({"GPU": 1} if use_gpu else {})
+    job = {
+        "model": type(model)(**settings),
+        "data": _sent(ray, X),
+        "folder": place,
+        "threads": engine.cpus_per_task,
+    }
+    count: Any = workers  # a pair only in recent versions of Ray
+    trainer = TorchTrainer(
+        _train,
+        train_loop_config=job,
+        scaling_config=ScalingConfig(num_workers=count, use_gpu=use_gpu, resources_per_worker=resources),
+        # A name of its own: what goes on is our checkpoint, not Ray's record of an earlier job.
+        run_config=RunConfig(
+            name=uuid.uuid4().hex,
+            storage_path=str(inside(place, _NOTES)),
+            failure_config=FailureConfig(max_failures=engine.max_retries),
+        ),
+    )
+    engine.tasks_.clear()
+    try:
+        trainer.fit()
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise RuntimeError(
+            f"Ray gave the training up ({reason}); the same call with folder={str(folder)!r} goes on from the last "
+            "checkpoint"
+        ) from error
+    finally:
+        remove(place, _NOTES)
+    return _take(model, place, engine)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A saved sample graph, which each machine opens."""
+
+    folder: str
+
+
+def _checked(model: Any, folder: Any, workers: Any, engine: Any) -> RayEngine:
+    """The engine, ready to work; raises where the arguments make no sense."""
+    if not isinstance(model, DeepClusterer):
+        raise TypeError(
+            f"{type(model).__name__} is not trained in batches, so several processes cannot share its work: call "
+            "its fit on one machine"
+        )
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ValueError(
+            f"folder={folder!r} is no path: name a folder on storage that all machines share, for checkpoints"
+        )
+    bounds = workers if isinstance(workers, (tuple, list)) else (workers, workers)
+    if len(bounds) != 2:
+        raise ValueError(f"workers={workers!r} must be a number, or the least and the most")
+    check_count(bounds[0], "workers")
+    check_count(bounds[1], "workers", bounds[0])
+    if engine is None or (isinstance(engine, str) and engine == "ray"):
+        engine = RayEngine()
+    if not isinstance(engine, RayEngine):
+        raise ValueError(
+            f"engine={engine!r} is not known; choose 'ray' or a graphclust.distributed.RayEngine"
+        )
+    engine.check(torch.device("cpu"))
+    model._check_parameters()
+    return engine
+
+
+def _place(folder: str | os.PathLike[str]) -> Path | str:
+    place = resolve(folder)
+    if isinstance(place, Path):
+        place = place.absolute()
+        place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _seed(place: Path | str, random_state: Any) -> int:
+    """A seed where the model has none: drawn once for a folder, so that a job can go on there."""
+    known = read_text(place, _SEED) if random_state is None else None
+    if known is not None:
+        return int(known)
+    seed = draw_seed(random_state)
+    write_text(place, _SEED, str(seed))
+    return seed
+
+
+def _sent(ray: Any, X: Any) -> Any:
+    """What stands for the data in a message to a machine."""
+    if isinstance(X, (str, os.PathLike)):
+        place = resolve(X)
+        return _Graph(str(place.absolute() if isinstance(place, Path) else place))
+    file = MappedFile.of(X)
+    if file is not None:
+        return FilePart(file, 0, file.shape[0])
+    if not isinstance(X, Data) and getattr(X, "ndim", None) == 2:
+        X = check_features(X, "X").numpy()
+    return [ray.put(X)]  # in a list, lest Ray fetches it where it is not needed
+
+
+def _received(ray: Any, data: Any) -> Any:
+    """The data, on the machine that trains."""
+    if isinstance(data, _Graph):
+        return SampleGraph.open(data.folder)
+    if isinstance(data, FilePart):
+        return read(data)
+    return ray.get(data[0])
+
+
+def _train(job: dict[str, Any]) -> None:
+    """What each process does. The first leaves the model, or what is wrong with the input, in the folder."""
+    import ray
+    import torch.distributed as dist
+
+    torch.set_num_threads(job["threads"])
+    place = job["folder"]
+    nodes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(nodes, ray.get_runtime_context().get_node_id())
+    outcome: dict[str, Any] = {"nodes": nodes}
+    try:
+        model = job["model"].fit(_received(ray, job["data"]))
+    except tuple(_FINAL.values()) as error:
+        outcome |= {"error": type(error).__name__, "message": str(error)}
+    first = dist.get_rank() == 0
+    if first and "error" not in outcome:
+        model.save(inside(place, _MODEL))
+    # An error may be this process's alone, such as a file that one machine does not see.
+    if first or "error" in outcome:
+        write_text(place, _OUTCOME, json.dumps(outcome))
+
+
+def _take(model: Model, place: Path | str, engine: RayEngine) -> Model:
+    """Give the model what the processes left in the folder."""
+    outcome = read_text(place, _OUTCOME)
+    if outcome is None:
+        raise RuntimeError(
+            f"the training ended, but its {_OUTCOME} is not in folder={str(place)!r}, which has to be on storage that "
+            "all machines share"
+        )
+    found = json.loads(outcome)
+    if "error" in found:
+        known = [kind for name, kind in _FINAL.items() if name == found["error"]]
+        raise (known or [ValueError])[0](found["message"])
+    engine.tasks_.update(Counter(found["nodes"]))
+    parameters = model.get_params(deep=False)
+    callables = {name: value for name, value in parameters.items() if callable(value)}
+    fitted = type(model).load(inside(place, _MODEL), device=model.device, **callables)
+    for name, value in vars(fitted).items():
+        if name not in parameters:
+            setattr(model, name, value)
+    return model

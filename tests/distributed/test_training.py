@@ -1,0 +1,148 @@
+"""Training on Ray's own test cluster: several nodes, one of them killed in the middle, one added."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphclust.distributed
+from graphclust.distributed import RayEngine
+from graphclust.methods import DEC, KMeans
+
+STORE = 100 << 20
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Holding(DEC):
+    """Stops in the last stage, after checkpoints, for as long as there is a file ``hold``.
+
+    Parameters
+    ----------
+    place : str
+        Folder of that file; ``reached`` is written there.
+    """
+
+    place: str = ""
+
+    def _loss(self, model: Any, batch: Any) -> Any:
+        hold = Path(self.place) / "hold"
+        if hold.exists():
+            hold.with_name("reached").touch()
+            while hold.exists():
+                time.sleep(0.05)
+        return super()._loss(model, batch)
+
+
+def model(place: Path) -> Holding:
+    small: dict[str, Any] = {"hidden_channels": (32,), "pretrain_epochs": 3, "epochs": 3, "batch_size": 100}
+    return Holding(10, random_state=0, tolerance=None, place=str(place), **small)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install graphclust[distributed]")
+    pytest.importorskip("ray.train", reason="needs Ray Train: pip install graphclust[distributed]")
+    head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+    cluster = importlib.import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=head)
+    # The machines cannot import this file.
+    importlib.import_module("ray.cloudpickle").register_pickle_by_value(sys.modules[__name__])
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def add_node(cluster: Any) -> Any:
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    cluster.wait_for_nodes()
+    return node
+
+
+@pytest.fixture(scope="module")
+def x(digits: Any) -> np.ndarray:
+    return digits[0][:600]
+
+
+@pytest.fixture(scope="module")
+def second(cluster: Any) -> Any:
+    return add_node(cluster)
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    cluster: Any, second: Any, x: np.ndarray, tmp_path_factory: Any
+) -> tuple[Holding, RayEngine, Path]:
+    """Trained on two nodes."""
+    folder, engine = tmp_path_factory.mktemp("unbroken"), RayEngine()
+    np.save(folder / "x.npy", x)
+    mapped = np.load(folder / "x.npy", mmap_mode="r")
+    return graphclust.distributed.fit(model(folder), mapped, folder=folder, engine=engine), engine, folder
+
+
+@pytest.mark.slow
+def test_two_nodes_train_one_model(
+    cluster: Any, second: Any, unbroken: tuple[Holding, RayEngine, Path], x: np.ndarray
+) -> None:
+    fitted, engine, folder = unbroken
+    assert engine.tasks_ == {cluster.head_node.node_id: 1, second.node_id: 1}
+    assert [record["epoch"] for record in fitted.history_] == [1, 2, 3] * 2
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "model", "outcome.json", "x.npy"]
+    assert fitted.get_params() == model(folder).get_params()  # what was set for the job is not the user's
+    np.testing.assert_array_equal(fitted.predict(x), fitted.labels_)
+    alone = model(folder).fit(x)  # no noise: the sums alone have another order
+    assert np.mean(alone.labels_ == fitted.labels_) > 0.98
+
+
+@pytest.mark.slow
+def test_a_node_is_killed_and_one_added(
+    cluster: Any, second: Any, unbroken: tuple[Holding, RayEngine, Path], x: np.ndarray, tmp_path: Path
+) -> None:
+    """Training goes on from its last checkpoint with the new node, and ends bit by bit as the unbroken one."""
+    (tmp_path / "hold").touch()
+    engine = RayEngine()
+    # The training is what waits in a thread: nodes can be added by the main one alone.
+    pool = ThreadPoolExecutor(1)
+    job = pool.submit(graphclust.distributed.fit, model(tmp_path), x, folder=tmp_path, engine=engine)
+    try:
+        while (
+            not (tmp_path / "reached").exists() and not job.done()
+        ):  # then the first stage is in the checkpoint
+            time.sleep(0.1)
+        cluster.remove_node(second, allow_graceful=False)  # by SIGKILL
+        third = add_node(cluster)
+        (tmp_path / "hold").unlink()
+        fitted = job.result(timeout=600)
+    finally:
+        (tmp_path / "hold").unlink(missing_ok=True)
+        pool.shutdown(wait=False)
+    assert engine.tasks_ == {cluster.head_node.node_id: 1, third.node_id: 1}
+    np.testing.assert_array_equal(fitted.labels_, unbroken[0].labels_)
+    np.testing.assert_array_equal(fitted.probabilities_, unbroken[0].probabilities_)
+
+
+# -- without a cluster -----------------------------------------------------------------------------------------------
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    x = np.eye(20)
+    with pytest.raises(TypeError, match="KMeans is not trained in batches"):
+        graphclust.distributed.fit(KMeans(2), x, folder=tmp_path)  # type: ignore[type-var]
+    with pytest.raises(
+        ValueError, match="folder=None is no path: name a folder on storage that all machines"
+    ):
+        graphclust.distributed.fit(DEC(2), x, folder=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="engine='dask' is not known"):
+        graphclust.distributed.fit(DEC(2), x, folder=tmp_path, engine="dask")
+    with pytest.raises(ValueError, match="workers"):
+        graphclust.distributed.fit(DEC(2), x, folder=tmp_path, workers=0)
+    with pytest.raises(ValueError, match="workers"):
+        graphclust.distributed.fit(DEC(2), x, folder=tmp_path, workers=(3, 2))
