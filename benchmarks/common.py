@@ -64,7 +64,7 @@ def write_table(name: str, rows: list[dict[str, Any]], note: str) -> Path:
 
 
 def summarise(rows: Iterable[dict[str, Any]], by: str, columns: Iterable[str]) -> list[dict[str, Any]]:
-    """Mean and standard deviation of `columns` over the rows that share `by`."""
+    """Mean and standard deviation of `columns` over the rows that share `by`; of the rows that have them."""
     groups: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(row[by], []).append(row)
@@ -72,7 +72,9 @@ def summarise(rows: Iterable[dict[str, Any]], by: str, columns: Iterable[str]) -
     for key, group in groups.items():
         line: dict[str, Any] = {by: key, "runs": len(group)}
         for column in columns:
-            values = [float(row[column]) for row in group]
+            values = [float(row[column]) for row in group if column in row]
+            if not values:
+                continue
             line[column] = round(mean(values), 2)
             line[f"{column} sd"] = round(stdev(values), 2) if len(values) > 1 else 0.0
         table.append(line)

@@ -92,7 +92,6 @@ def kmeans(name: str, seed: int) -> dict[str, Any]:
     scores = evaluate(y, labels)
     assert scores["ACC"] == clustering_accuracy(y, labels)
     return {score: round(100 * scores[score], 2) for score in SCORES} | {
-        "ECE": float("nan"),  # k-means gives no probabilities
         "seconds": seconds,
         "method": "k-means",
     }

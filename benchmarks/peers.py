@@ -102,27 +102,22 @@ def draw(rows: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["data"] for row in rows))
-    figure = Figure(figsize=(4.1 * len(names), 3.9), layout="constrained")
+    figure = Figure(figsize=(4.1 * len(names) + 1.6, 3.9), layout="constrained")
     methods = list(NAMES)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False).ravel(), names, strict=True):
         for row in summarise([r for r in rows if r["data"] == name], "method", ("ACC", "seconds")):
             color = f"C{methods.index(row['method'])}"
-            axes.errorbar(row["seconds"], row["ACC"], yerr=row["ACC sd"], fmt="o", color=color, capsize=3)
-            axes.annotate(
-                NAMES[row["method"]],
-                (row["seconds"], row["ACC"]),
-                textcoords="offset points",
-                xytext=(0, 8),
-                ha="center",
-                fontsize=8.5,
-                color=color,
+            label = NAMES[row["method"]]
+            axes.errorbar(
+                row["seconds"], row["ACC"], yerr=row["ACC sd"], fmt="o", color=color, capsize=3, label=label
             )
         axes.set_xscale("log")
-        axes.margins(x=0.3, y=0.18)
+        axes.margins(x=0.1, y=0.1)
         axes.set_title(name, loc="left")
         axes.set_xlabel("seconds")
         axes.set_ylabel("ACC, per cent")
         axes.grid(alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(PICTURES / "peers.png", dpi=110)
 
 

@@ -139,6 +139,18 @@ def test_digits_that_float32_does_not_keep_are_told() -> None:
         graphclust.KMeans(3, random_state=0).fit(np.c_[X, np.full(len(X), 1e15)])  # constant: nothing to keep
 
 
+def test_as_many_clusters_as_samples() -> None:
+    x = X[::6]
+    for method in ("GCSC", "ConsensusClustering", "KMeans", "Agglomerative"):
+        labels = graphclust.cluster(x, len(x), method=method).labels_
+        assert sorted(labels.tolist()) == list(range(len(x))), method
+
+
+def test_a_tree_of_equal_samples_says_so() -> None:
+    with pytest.raises(ValueError, match="all equal"):
+        graphclust.AgglomerativeDensity(3).fit(np.ones((50, 4)))
+
+
 def test_parameters_say_how_images_are_read() -> None:
     def colours(images: np.ndarray) -> np.ndarray:
         return images[:, ::4, ::4].reshape(len(images), -1).astype(np.float32)

@@ -283,6 +283,8 @@ def _leading(matrix: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float64
 
 
 def _spectral(affinity: csr_matrix, n_clusters: int, seed: int) -> NDArray[np.int64]:
+    if n_clusters == affinity.shape[0]:  # ARPACK finds fewer eigenvectors than there are samples
+        return np.arange(n_clusters)
     symmetric = affinity.maximum(affinity.T)
     with warnings.catch_warnings():
         # Parts of the data that nothing joins are clusters, and duplicates leave some empty.
