@@ -31,6 +31,7 @@ DATA = (
     "usps",
     "mnist_test",
     "fashion_10000",
+    "fashion_10000_layers",
     "cora",
     "citeseer",
 )
@@ -45,8 +46,10 @@ def read(name: str) -> tuple[Any, Any]:
         return getattr(datasets, f"load_{name}")(return_X_y=True)
     if name.startswith("leaves"):
         data = graphclust.datasets.load("leaves")
-        # A leaf lies as it was laid down, so its mirror images are leaves too.
-        images = graphclust.images.read_images(data.paths, mirror="both" if "mirror" in name else "none")
+        how: dict[str, Any] = {}
+        if "mirror" in name:  # a silhouette has no upright position, and is less than a photograph
+            how = {"features": "efficientnet-lite0-layers", "mirror": "both"}
+        images = graphclust.images.read_images(data.paths, **how)
         row = {str(path): i for i, path in enumerate(data.paths)}
         x, y = images.x, data.y[[row[path] for path in images.paths]]
         kept = np.isin(y, np.unique(y)[3::10]) if "_10" in name else slice(None)
@@ -56,6 +59,9 @@ def read(name: str) -> tuple[Any, Any]:
 
         given = graphclust.datasets.load(name)
         return Data(x=torch.as_tensor(given.x), edge_index=torch.as_tensor(given.edge_index)), given.y
+    if name.endswith("_layers"):  # small photographs, by what a pretrained network sees in them
+        images, y = read(name.removesuffix("_layers"))
+        return graphclust.images.read_images(images, "efficientnet-lite0-layers", size=96).x, y
     data = graphclust.datasets.load("fashion_mnist" if name == "fashion_10000" else name)
     last = slice(-10_000, None) if name == "fashion_10000" else slice(None)
     return data.images[last], data.y[last]
