@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import in_child, show, summarise, write_table
+from common import PICTURES, in_child, show, summarise, write_table
 
 import graphclust
 from graphclust.metrics import calibration_error, clustering_accuracy, evaluate, match_labels
+from graphclust.report import reliability_curve
 
 DATA = (
     "iris",
@@ -67,7 +68,7 @@ def read(name: str) -> tuple[Any, Any]:
     return data.images[last], data.y[last]
 
 
-def fit(name: str, seed: int, unseen: bool = False) -> dict[str, Any]:
+def fit(name: str, seed: int, unseen: bool = False, picture: bool = False) -> dict[str, Any]:
     """One call of `graphclust.cluster`; the time leaves out reading the data."""
     x, y = read(name)
     order = np.random.default_rng(seed).permutation(len(y))
@@ -77,6 +78,9 @@ def fit(name: str, seed: int, unseen: bool = False) -> dict[str, Any]:
     seconds = round(time.perf_counter() - started, 1)
     scores = evaluate(y[part], model.labels_)
     row = {score: round(100 * scores[score], 2) for score in SCORES}
+    if picture:
+        figure = reliability_curve(y[part], model.probabilities_, title=name)
+        figure.savefig(PICTURES / f"reliability_{name}.png", dpi=110)
     row["ECE"] = round(100 * calibration_error(y[part], model.probabilities_), 2)
     if unseen:
         rest = order[len(part) :]
@@ -109,15 +113,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", nargs="*", default=list(DATA), choices=DATA)
     parser.add_argument("--unseen", action="store_true", help="leave out a fifth, and label it by predict")
+    parser.add_argument(
+        "--pictures", action="store_true", help="draw docs/images/reliability_<data>.png of the last seed"
+    )
     options = parser.parse_args()
     for name in options.data:
         rows = []
         for seed in range(options.seeds):
             if not options.unseen:
                 rows.append({"seed": seed} | in_child("default", "kmeans", name=name, seed=seed))
-            rows.append(
-                {"seed": seed} | in_child("default", "fit", name=name, seed=seed, unseen=options.unseen)
-            )
+            drawn = options.pictures and seed == options.seeds - 1
+            arguments = {"unseen": options.unseen, "picture": drawn}
+            rows.append({"seed": seed} | in_child("default", "fit", name=name, seed=seed, **arguments))
             print(name, rows[-1], flush=True)
         columns = [*SCORES, *(["unseen"] if options.unseen else ["ECE"]), "seconds", "peak_mib"]
         show(summarise(rows, "method", columns), name)

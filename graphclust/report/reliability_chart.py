@@ -58,4 +58,5 @@ def reliability_curve(
     below.set_xlabel("confidence: probability of the most probable cluster", color=INK)
     for axis in (above.xaxis, above.yaxis, below.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0))
+    figure.align_ylabels()
     return figure
