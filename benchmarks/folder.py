@@ -73,8 +73,8 @@ def plain(folder: str, n: int, features: str) -> dict[str, Any]:
     from graphclust.images.encoders import make_encoder
 
     paths = _files(folder, n)
-    encoder = None if features == "pixels" else make_encoder(features, device=torch.device("cpu"))
     started = time.perf_counter()
+    encoder = None if features == "pixels" else make_encoder(features, device=torch.device("cpu"))
     for path in paths:
         with Image.open(path) as image:
             if encoder is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ from graphclust.images.progress import ImageProgress
 from graphclust.images.sources import Source
 
 _MOST_WORKERS = 32
+#: Images that a thread takes at once: for small ones, handing over one by one would take longer than decoding.
+_GROUP = 32
 #: JPEG is decoded at least this much larger than it is needed, so that the sizing still averages pixels.
 _JPEG_MARGIN = 2
 T = TypeVar("T")
@@ -81,9 +83,10 @@ def encode_all(
     ):
         try:
             # Enough waits for a batch while the one before it is encoded.
-            for item, result in zip(
-                opened.items, _in_order(pool, prepare, opened.items, 2 * batch_size + workers)
-            ):
+            results = _in_order(
+                pool, prepare, opened.items, 2 * batch_size + workers, min(batch_size, _GROUP)
+            )
+            for item, result in zip(opened.items, results):
                 progress.step()
                 if isinstance(result, UnreadableImage):
                     opened.skipped.append(Skipped(item.name, str(result)))
@@ -128,16 +131,20 @@ def _stack(rows: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], values: Iterable[T], ahead: int
+    pool: ThreadPoolExecutor, function: Callable[[T], R], values: Sequence[T], ahead: int, group: int
 ) -> Iterator[R]:
-    """Results in the order of the values; at most `ahead` of them wait in memory."""
-    waiting: deque[Future[R]] = deque()
-    for value in values:
-        waiting.append(pool.submit(function, value))
-        if len(waiting) >= ahead:
-            yield waiting.popleft().result()
+    """Results in the order of the values, computed in groups; about `ahead` of them wait in memory."""
+
+    def of_group(start: int) -> list[R]:
+        return [function(value) for value in values[start : start + group]]
+
+    waiting: deque[Future[list[R]]] = deque()
+    for start in range(0, len(values), group):
+        waiting.append(pool.submit(of_group, start))
+        if len(waiting) * group >= ahead:
+            yield from waiting.popleft().result()
     while waiting:
-        yield waiting.popleft().result()
+        yield from waiting.popleft().result()
 
 
 def _cores() -> int:
