@@ -134,15 +134,16 @@ def test_a_node_is_killed_and_one_added(
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     x = np.eye(20)
+    fit: Any = graphclust.distributed.fit  # called as by someone without a type checker
     with pytest.raises(TypeError, match="KMeans is not trained in batches"):
-        graphclust.distributed.fit(KMeans(2), x, folder=tmp_path)  # type: ignore[type-var]
+        fit(KMeans(2), x, folder=tmp_path)
     with pytest.raises(
         ValueError, match="folder=None is no path: name a folder on storage that all machines"
     ):
-        graphclust.distributed.fit(DEC(2), x, folder=None)  # type: ignore[arg-type]
+        fit(DEC(2), x, folder=None)
     with pytest.raises(ValueError, match="engine='dask' is not known"):
-        graphclust.distributed.fit(DEC(2), x, folder=tmp_path, engine="dask")
+        fit(DEC(2), x, folder=tmp_path, engine="dask")
     with pytest.raises(ValueError, match="workers"):
-        graphclust.distributed.fit(DEC(2), x, folder=tmp_path, workers=0)
+        fit(DEC(2), x, folder=tmp_path, workers=0)
     with pytest.raises(ValueError, match="workers"):
-        graphclust.distributed.fit(DEC(2), x, folder=tmp_path, workers=(3, 2))
+        fit(DEC(2), x, folder=tmp_path, workers=(3, 2))
