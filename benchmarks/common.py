@@ -63,6 +63,15 @@ def write_table(name: str, rows: list[dict[str, Any]], note: str) -> Path:
     return path
 
 
+def read_table(name: str) -> list[dict[str, Any]]:
+    """Rows that an earlier run wrote, as text; none where there was no run."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open() as stream:
+        return list(csv.DictReader([line for line in stream if not line.startswith("#")]))
+
+
 def summarise(rows: Iterable[dict[str, Any]], by: str, columns: Iterable[str]) -> list[dict[str, Any]]:
     """Mean and standard deviation of `columns` over the rows that share `by`; of the rows that have them."""
     groups: dict[Any, list[dict[str, Any]]] = {}

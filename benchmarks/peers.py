@@ -11,12 +11,11 @@ to benchmarks/results/peers.csv and draws docs/images/peers.png.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from typing import Any
 
 import numpy as np
-from common import PICTURES, RESULTS, in_child, show, summarise, write_table
+from common import PICTURES, in_child, read_table, show, summarise, write_table
 from default import DATA, read
 
 import graphclust
@@ -121,16 +120,6 @@ def draw(rows: list[dict[str, Any]]) -> None:
     figure.savefig(PICTURES / "peers.png", dpi=110)
 
 
-def stored() -> list[dict[str, Any]]:
-    """Rows of earlier runs."""
-    path = RESULTS / "peers.csv"
-    if not path.exists():
-        return []
-    with path.open() as stream:
-        lines = [line for line in stream if not line.startswith("#")]
-    return list(csv.DictReader(lines))
-
-
 def main() -> None:
     """Run what is asked for; rows of the same data set and method are made anew."""
     parser = argparse.ArgumentParser(
@@ -140,7 +129,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=["digits", "usps", "mnist_test", "leaves"], choices=DATA)
     parser.add_argument("--methods", nargs="*", default=list(NAMES), choices=NAMES)
     options = parser.parse_args()
-    rows = stored()
+    rows = read_table("peers")
     for name in options.data:
         for method in options.methods:
             rows = [row for row in rows if (row["data"], row["method"]) != (name, method)]
