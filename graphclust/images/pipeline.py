@@ -83,9 +83,9 @@ def encode_all(
     ):
         try:
             # Enough waits for a batch while the one before it is encoded.
-            results = _in_order(
-                pool, prepare, opened.items, 2 * batch_size + workers, min(batch_size, _GROUP)
-            )
+            group = _GROUP if encoder.size is None else min(batch_size, _GROUP)
+            ahead = 2 * max(batch_size, group) + workers
+            results = _in_order(pool, prepare, opened.items, ahead, group)
             for item, result in zip(opened.items, results):
                 progress.step()
                 if isinstance(result, UnreadableImage):
