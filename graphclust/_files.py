@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ __all__ = ["FeatureTable", "read_features", "replacing", "table_format", "write_
 
 # Names that an .npz file often gives its features, the surest first.
 _FEATURE_KEYS = ("x", "X", "features", "embeddings", "data", "images")
+# Lines that tell what marks the decimals.
+_FIRST_LINES = 100
 _READABLE = (".npy", ".npz", ".csv", ".tsv", ".parquet")
 
 
@@ -184,20 +188,53 @@ def _parse_table(path: Path) -> DataFrame:
 
     if path.suffix.lower() == ".parquet":
         return pd.read_parquet(path)
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline()
-    separator = max(",;\t", key=first.count)
+    encoding = _encoding(path)
+    with path.open(encoding=encoding) as file:
+        lines = list(islice(file, _FIRST_LINES))
+    first = lines[0] if lines else ""
+    separator = _separator(lines)
+    decimal = _decimal_mark(lines, separator)
     # A first line of numbers alone is data. Columns without a header are called 0, 1, 2, ...
-    header = None if all(_is_number(cell) for cell in first.strip().split(separator)) else 0
+    header = None if all(_is_number(cell, decimal) for cell in first.strip().split(separator)) else 0
     try:
-        return pd.read_csv(path, sep=separator, header=header, encoding="utf-8-sig")
+        return pd.read_csv(path, sep=separator, header=header, encoding=encoding, decimal=decimal)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty: one row a sample is needed") from None
 
 
-def _is_number(cell: str) -> bool:
+def _encoding(path: Path) -> str:
+    """UTF-8, or what spreadsheets of Western Europe write where the bytes are none."""
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            while file.read(1 << 20):
+                pass
+        except UnicodeDecodeError:
+            return "cp1252"
+    return "utf-8-sig"
+
+
+def _separator(lines: Sequence[str]) -> str:
+    """A tab or semicolon that all lines have equally often, as commas mark decimals too; else what the first has most."""
+    counted = [line for line in lines if line.strip()] or [""]
+    for mark in "\t;":
+        if mark in counted[0] and len({line.count(mark) for line in counted}) == 1:
+            return mark
+    return max(",;\t", key=counted[0].count)
+
+
+def _decimal_mark(lines: Sequence[str], separator: str) -> str:
+    """A comma where it stands inside of numbers, and no point does; spreadsheets of many countries write 1,5."""
+    if separator == ",":
+        return "."
+    cells = [cell.strip().strip('"') for line in lines for cell in line.split(separator)]
+    with_comma = any(re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell) for cell in cells)
+    with_point = any(re.fullmatch(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", cell) for cell in cells)
+    return "," if with_comma and not with_point else "."
+
+
+def _is_number(cell: str, decimal: str) -> bool:
     try:
-        float(cell.strip().strip('"'))
+        float(cell.strip().strip('"').replace(decimal, "."))
     except ValueError:
         return not cell.strip()  # an empty cell is a missing number, not a name
     return True

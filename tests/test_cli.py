@@ -130,6 +130,23 @@ class TestReading:
         np.savetxt(tmp_path / "a.csv", values, delimiter=separator)
         np.testing.assert_allclose(read_features(tmp_path / "a.csv").x, values)
 
+    @pytest.mark.parametrize("header", ["height;width\n", ""])
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_decimal_commas(self, separator: str, header: str, tmp_path: Path) -> None:
+        text = header + "1,5;-2,25\n3;4,0\n1e3;2,5e-1\n"
+        (tmp_path / "a.csv").write_text(text.replace(";", separator))
+        np.testing.assert_allclose(read_features(tmp_path / "a.csv").x, [[1.5, -2.25], [3, 4], [1000, 0.25]])
+
+    def test_points_and_commas_together_are_not_guessed(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text("a;b\n1,5;2.5\n3,5;4.5\n")
+        with pytest.raises(ValueError, match="'a' are not numbers, for example '1,5'"):
+            read_features(tmp_path / "a.csv")
+
+    def test_a_table_of_a_western_spreadsheet(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_bytes("höhe;größe\n1,5;2\n3,5;4\n".encode("cp1252"))
+        read = read_features(tmp_path / "a.csv", ignore=["größe"])
+        np.testing.assert_allclose(read.x, [[1.5], [3.5]])
+
     def test_column_of_vectors(self, tmp_path: Path) -> None:
         frame = pd.DataFrame({"path": ["a", "b"], "embedding": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]})
         frame.to_parquet(tmp_path / "a.parquet")
