@@ -2,6 +2,8 @@
 
 from graphclust.graph.counting import ClusterCount, estimate_n_clusters
 from graphclust.graph.kernels import neighbor_weights, symmetrize_edges
+from graphclust.graph.partition import MergeTree, consensus_partition, merge_parts
+from graphclust.graph.rearrangement import rearranged
 from graphclust.graph.retrieval import (
     duplicate_groups,
     duplicate_threshold,
@@ -20,15 +22,19 @@ __all__ = [
     "FaissNeighbors",
     "GraphSummary",
     "KNNSampleGraph",
+    "MergeTree",
     "NeighborSampler",
     "NeighborSearch",
     "SampleGraph",
+    "consensus_partition",
     "duplicate_groups",
     "duplicate_threshold",
+    "merge_parts",
     "nearest",
     "neighbor_loader",
     "neighbor_weights",
     "outlier_scores",
+    "rearranged",
     "similar",
     "symmetrize_edges",
 ]

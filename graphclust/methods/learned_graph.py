@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 from graphclust._checks import check_count, check_number
 from graphclust.graph import SampleGraph
 from graphclust.graph.partition import consensus_partition, split_parts
+from graphclust.graph.rearrangement import rearranged
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.inputs import Input, choose_image_shape, read_features
@@ -38,6 +39,8 @@ _STEPS = {"parts": 240, "clusters": 120}
 _SETTLING = 0.8
 #: Share of the labels that may change in any round.
 _SETTLED = 0.01
+#: Share of the mean cluster size below which no half of a cluster is split off.
+_LEAST_HALF = 0.3
 #: Averages over the neighbours that a sample's probabilities go through.
 _AVERAGES = 2
 #: Samples that are learnt from, in all and for each cluster; of more, so many are drawn.
@@ -58,13 +61,16 @@ class LearnedGraphClustering(GraphClusterer):
     Graph and network teach each other, from many small parts to few clusters:
 
     1. *Parts.* The samples' principal components X are propagated over their sample graph,
-       :math:`\hat A^{16} X`, and k-means splits them into about 24 parts for each cluster. A part is small enough to
-       hold samples of one kind, also where two kinds touch.
+       :math:`\hat A^{16} X`, and k-means splits them into about 24 parts for each cluster, eight times from different
+       centres. A part is small enough to hold samples of one kind, also where two kinds touch.
     2. *Features.* A network is trained to tell the parts of changed copies of the samples apart (images: shifted,
-       turned, zoomed, sheared; vectors: masked and noisy), :math:`-\log \mathrm{softmax}(W f(\tau(x)))_{part}`. To
-       do so it must overlook what the changes change, so parts of one kind come together in its features f.
+       turned, zoomed, sheared; vectors: masked and noisy), with a classifier for each split s,
+       :math:`-\frac18 \sum_s \log \mathrm{softmax}(W_s f(\tau(x)))_{part_s}`. To do so it must overlook what the
+       changes change, so parts of one kind come together in its features f. Eight splits draw their borders at
+       different places, and no single border is learnt.
     3. *Graph.* The sample graph of the features, normalised to length 1, is built; the consensus of average linkage
-       on it (`graphclust.graph.consensus_partition`) merges parts of it into K clusters.
+       on it (`graphclust.graph.consensus_partition`) merges parts of it into K clusters. Where modularity says that
+       another cluster should have been split and two others joined, that is done (`graphclust.graph.rearranged`).
     4. *Clusters.* The network is trained further to tell the clusters apart. Its probabilities, averaged over the
        neighbours in its own graph and divided by the clusters' frequencies, :math:`p^2_{ij} / f_j`, give the labels of
        the next round. Rounds that help change fewer and fewer labels; where one would change over 1 % of them and
@@ -94,6 +100,8 @@ class LearnedGraphClustering(GraphClusterer):
         Number of features f.
     parts_per_cluster : int
         Parts that a cluster is made of; fewer where they would hold less than 16 samples on average.
+    splits : int
+        How many times the samples are split into parts.
     part_epochs, epochs : int or None
         Passes over the data in step 2, and in each round of step 4; None takes as many as 240 and 120 steps are, at
         least 2 and 1.
@@ -128,6 +136,7 @@ class LearnedGraphClustering(GraphClusterer):
     hidden_channels: Sequence[int] = (512, 512)
     feature_dim: int = 128
     parts_per_cluster: int = 24
+    splits: int = 8
     part_epochs: int | None = None
     epochs: int | None = None
     rounds: int = 6
@@ -140,7 +149,7 @@ class LearnedGraphClustering(GraphClusterer):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name in ("feature_dim", "parts_per_cluster", "rounds", "batch_size"):
+        for name in ("feature_dim", "parts_per_cluster", "splits", "rounds", "batch_size"):
             check_count(getattr(self, name), name)
         for name in ("part_epochs", "epochs"):
             if getattr(self, name) is not None:
@@ -206,7 +215,7 @@ class LearnedGraphClustering(GraphClusterer):
             augment = RandomNoise(min(0.2 * strength, 0.9), 0.1 * strength)
         scale = VectorScale(n_features) if self._reads_vectors() else FeatureScale(n_features)
         return FeatureClassifier(
-            scale, augment, features, self.feature_dim, self._part_count(), self.n_clusters_
+            scale, augment, features, self.feature_dim, self._part_count(), self.n_clusters_, self.splits
         )
 
     def _part_count(self) -> int:
@@ -250,7 +259,9 @@ class LearnedGraphClustering(GraphClusterer):
         scaled = in_blocks(model.scale, source.x, device=source.device)
         positions = propagated(source, principal_components(scaled, seed=source.seed), self._propagations())
         if self._has_parts():
-            memory["parts"] = split_parts(positions, self._part_count(), random_state=source.seed)
+            seeds = range(source.seed * self.splits, (source.seed + 1) * self.splits)
+            split = [split_parts(positions, self._part_count(), random_state=seed) for seed in seeds]
+            memory["parts"] = torch.stack(split, dim=1)
         else:
             memory["clusters"] = self._merged(source.graph, positions, source.seed)
 
@@ -264,7 +275,10 @@ class LearnedGraphClustering(GraphClusterer):
 
     def _merged(self, graph: Data, positions: Tensor, seed: int) -> Tensor:
         options = {"parts_per_cluster": self.parts_per_cluster, "random_state": seed}
-        return consensus_partition(graph, positions, self.n_clusters_, **options).labels
+        tree = consensus_partition(graph, positions, self.n_clusters_, **options)
+        if not self._has_parts():
+            return tree.labels
+        return rearranged(graph, tree, min_size=_LEAST_HALF * self._n_samples / self.n_clusters_).labels
 
     def _start_clusters(
         self, model: Any, source: BatchSource, memory: dict[str, Tensor], stage: Stage, *, first: bool
@@ -291,7 +305,7 @@ class LearnedGraphClustering(GraphClusterer):
     def _part_loss(self, memory: dict[str, Tensor], model: Any, batch: Batch) -> Step:
         logits = model.part_logits(batch.x)
         target = memory["parts"][batch.index.cpu()].to(logits.device)
-        return Step({"cross_entropy": cross_entropy(logits, target)})
+        return Step({"cross_entropy": cross_entropy(logits.flatten(0, 1), target.flatten())})
 
     def _cluster_loss(self, memory: dict[str, Tensor], model: Any, batch: Batch) -> Step:
         logits = model(batch.x)

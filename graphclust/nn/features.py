@@ -114,8 +114,10 @@ class FeatureClassifier(nn.Module):
     n_features : int
         f.
     n_parts : int
-        0 leaves the classifier of parts out.
+        Of one split of the samples; 0 leaves the classifiers of parts out.
     n_clusters : int
+    n_splits : int, default=1
+        Splits of the same samples into parts, each with a classifier of its own.
     """
 
     features: Any
@@ -128,12 +130,14 @@ class FeatureClassifier(nn.Module):
         n_features: int,
         n_parts: int,
         n_clusters: int,
+        n_splits: int = 1,
     ) -> None:
         super().__init__()
         self.scale = scale
         self.augment = augment
         self.features = features
-        self.parts = nn.Linear(n_features, n_parts) if n_parts else None
+        self.n_splits = n_splits
+        self.parts = nn.Linear(n_features, n_splits * n_parts) if n_parts else None
         self.clusters = nn.Linear(n_features, n_clusters)
 
     def hidden(self, x: Tensor) -> Tensor:
@@ -141,9 +145,9 @@ class FeatureClassifier(nn.Module):
         return self.features(self.augment(self.scale(x))).relu()
 
     def part_logits(self, x: Tensor) -> Tensor:
-        """[N, d] -> [N, n_parts]."""
+        """[N, d] -> [N, n_splits, n_parts]."""
         assert self.parts is not None
-        return self.parts(self.hidden(x))
+        return self.parts(self.hidden(x)).unflatten(1, (self.n_splits, -1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, d] -> logits of the clusters [N, K]."""

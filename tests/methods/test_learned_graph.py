@@ -18,7 +18,8 @@ from graphclust.methods import learned_graph
 from graphclust.methods.neighbor_average import Neighbors
 from graphclust.methods.starts import propagated
 from graphclust.metrics import clustering_accuracy
-from graphclust.nn.features import ConvFeatures, MLPFeatures
+from graphclust.nn.augmentation import RandomNoise
+from graphclust.nn.features import ConvFeatures, FeatureClassifier, MLPFeatures
 from graphclust.nn.vector_scale import VectorScale
 from graphclust.training import Stage
 from graphclust.training.batches import BatchSource
@@ -273,6 +274,33 @@ def test_features_of_any_size(shape: tuple[int, ...]) -> None:
     x = torch.rand(3, int(np.prod(shape)))
     assert network(x).shape == (3, 12)
     assert torch.isfinite(network(x[:1])).all()  # a batch of one
+
+
+def test_every_split_has_its_own_classifier() -> None:
+    features = MLPFeatures(5, (8,), 6)
+    network = FeatureClassifier(VectorScale(5), RandomNoise(0.0, 0.0), features, 6, 7, 3, n_splits=4).eval()
+    x = torch.randn(9, 5)
+    logits = network.part_logits(x)
+    assert logits.shape == (9, 4, 7)
+    for split in range(4):
+        rows = slice(7 * split, 7 * (split + 1))
+        alone = network.hidden(x) @ network.parts.weight[rows].T + network.parts.bias[rows]
+        torch.testing.assert_close(logits[:, split], alone)
+
+
+def test_splits_differ_and_seeds_share_none(digits: Any) -> None:
+    kept: dict[int, torch.Tensor] = {}
+
+    class Kept(LearnedGraphClustering):
+        def _start_parts(self, model: Any, source: Any, memory: dict[str, torch.Tensor]) -> None:
+            super()._start_parts(model, source, memory)
+            kept[self.random_state] = memory["parts"]
+
+    for seed in (0, 1):
+        Kept(10, **{**SMALL, "random_state": seed, "part_epochs": 1, "epochs": 1, "splits": 3}).fit(digits[0])
+    columns = torch.cat([kept[0], kept[1]], dim=1).T
+    assert columns.shape == (6, len(digits[0]))
+    assert len(columns.unique(dim=0)) == 6
 
 
 def test_one_cycle() -> None:
