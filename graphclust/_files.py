@@ -214,7 +214,7 @@ def _encoding(path: Path) -> str:
 
 
 def _separator(lines: Sequence[str]) -> str:
-    """A tab or semicolon that all lines have equally often, as commas mark decimals too; else what the first has most."""
+    """A tab or semicolon that all lines have equally often (commas mark decimals too), or the commonest."""
     counted = [line for line in lines if line.strip()] or [""]
     for mark in "\t;":
         if mark in counted[0] and len({line.count(mark) for line in counted}) == 1:

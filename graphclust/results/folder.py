@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _META, _LABELS, _SKIPPED, _GRAPH, _MODEL = "images.json", "labels.parquet", "skipped.csv", "graph", "model"
+_REPORT = "report.html"
 _FORMAT_VERSION = 1
 #: Neighbours of each image in the graph of a result, unless a graph is given.
 N_NEIGHBORS = 15
@@ -243,8 +244,11 @@ class Result:
         )
 
     def update(self, source: Any, *, features: Any = None, **options: Any) -> DataFrame:
-        """Read new images, label them and add them: :meth:`read`, then :meth:`add`."""
-        return self.add(self.read(source, features=features, **options), source=source)
+        """Read new images, label them and add them: :meth:`read`, then :meth:`add`; a report is written anew."""
+        rows = self.add(self.read(source, features=features, **options), source=source)
+        if (self.folder / _REPORT).is_file():
+            self.write_report()
+        return rows
 
     def add(self, images: Images, source: Any = None) -> DataFrame:
         """Label images that :meth:`read` read, and add them to graph and labels; the model stays as it is.

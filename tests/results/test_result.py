@@ -185,6 +185,17 @@ def test_update_adds_to_graph_and_labels(result: Result, tmp_path: Path) -> None
     assert (result.folder / "skipped.csv").read_text().count("bad.jpg") == 1
 
 
+def test_update_keeps_the_report_up_to_date(result: Result, tmp_path: Path) -> None:
+    result.update(more(tmp_path / "first"))
+    assert not (result.folder / "report.html").exists()  # none is made that nobody asked for
+    page = result.write_report()
+    before = page.read_text()
+    picture(1, np.random.default_rng(9)).save(tmp_path / "first" / "a new one.png")
+    result.update(tmp_path / "first")
+    assert "a new one.png" not in before
+    assert "a new one.png" in page.read_text()
+
+
 def test_an_update_that_was_cut_off_is_as_if_it_had_not_begun(
     result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
