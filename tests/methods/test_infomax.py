@@ -11,9 +11,10 @@ from sklearn.preprocessing import normalize
 from torch_geometric.data import Data
 
 from graphclust import GraphInfomaxClustering
+from graphclust.metrics import clustering_accuracy
 from graphclust.nn.term_scale import TermScale
 
-TINY: dict[str, Any] = {"latent_dim": 8, "epochs": 3, "random_state": 0}
+TINY: dict[str, Any] = {"latent_dim": 8, "epochs": 3, "random_state": 0, "view": "both"}
 
 
 @pytest.fixture
@@ -98,8 +99,65 @@ def test_without_the_second_view(words: Data) -> None:
     assert model.embedding_.shape == (62, 8)
 
 
-@pytest.mark.parametrize(("name", "value"), [("n_components", -1), ("component_weight", -0.5)])
-def test_bad_parameters(name: str, value: float, words: Data) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [("n_components", -1), ("component_weight", -0.5), ("view", "all")]
+)
+def test_bad_parameters(name: str, value: Any, words: Data) -> None:
     parameters: dict[str, Any] = {name: value}
-    with pytest.raises(ValueError, match=f"{name}={value}"):
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
         GraphInfomaxClustering(2, **parameters).fit(words)
+
+
+def test_features_alone_need_components(words: Data) -> None:
+    with pytest.raises(ValueError, match="n_components=0: give at least 1"):
+        GraphInfomaxClustering(2, view="features", n_components=0).fit(words)
+
+
+def four_groups(edges_tell: bool, features_tell: bool, seed: int = 0) -> tuple[Data, np.ndarray]:
+    """400 samples in four groups; edges and features of the groups, or noise."""
+    generator = np.random.default_rng(seed)
+    y = np.repeat(np.arange(4), 100)
+    source = generator.integers(400, size=1600)
+    target = generator.integers(400, size=1600)
+    if edges_tell:
+        target = np.where(generator.random(1600) < 0.85, 100 * y[source] + target % 100, target)
+    centers = generator.normal(size=(4, 16)) * 1.2 * features_tell
+    x = (centers[y] + generator.normal(size=(400, 16))).astype(np.float32)
+    edges = np.stack([np.concatenate([source, target]), np.concatenate([target, source])])
+    return Data(x=torch.from_numpy(x), edge_index=torch.from_numpy(edges)), y
+
+
+@pytest.mark.parametrize(
+    ("edges_tell", "features_tell", "view"), [(True, False, "edges"), (False, True, "features")]
+)
+def test_noise_costs_nothing(edges_tell: bool, features_tell: bool, view: str, tmp_path: Any) -> None:
+    data, y = four_groups(edges_tell, features_tell)
+    model = GraphInfomaxClustering(4, latent_dim=16, epochs=3, random_state=0).fit(data)
+    assert model.view_ == view
+    assert clustering_accuracy(y, model.labels_) > 0.9
+    together = GraphInfomaxClustering(4, latent_dim=16, epochs=30, random_state=0, view="both").fit(data)
+    assert together.view_ == "both"
+    assert clustering_accuracy(y, model.labels_) > clustering_accuracy(y, together.labels_) + 0.1
+    # Nothing was trained, the rest of the code is zero, and probabilities are no more certain than they may be.
+    assert not any(stage["name"] == "training" for stage in model.history_)
+    assert (np.abs(model.embedding_).max(axis=0) == 0).sum() >= 16
+    assert model.probabilities_.max(axis=1).mean() > 0.5
+    opened = GraphInfomaxClustering.load(model.save(tmp_path / "model"))
+    assert opened.view_ == view
+    np.testing.assert_array_equal(opened.predict(data), model.labels_)
+    np.testing.assert_allclose(opened.transform(data), model.embedding_, atol=1e-5)
+
+
+def test_eigenvectors_know_no_other_graph() -> None:
+    data, _ = four_groups(True, False)
+    model = GraphInfomaxClustering(4, latent_dim=16, random_state=0, view="edges").fit(data)
+    other, _ = four_groups(True, False, seed=1)
+    with pytest.raises(ValueError, match="fit a model to that graph, or set view='both'"):
+        model.predict(other)
+    by_features = GraphInfomaxClustering(4, latent_dim=16, random_state=0, view="features").fit(data)
+    assert by_features.predict(other).shape == (400,)
+
+
+def test_edges_built_from_features_are_no_second_source(digits: Any) -> None:
+    model = GraphInfomaxClustering(3, latent_dim=8, epochs=3, random_state=0).fit(digits[0][:120])
+    assert model.view_ == "both"
