@@ -19,7 +19,7 @@ EXACT_SAMPLES = 5_000
 #: How much slower FAISS scans by these metrics, measured at 100,000 x 64 (no matrix product helps there).
 _SLOWNESS = {"manhattan": 4, "minkowski": 64}
 _NAMES = ("auto", "exact", "ivf", "hnsw", "self-join")
-#: Metrics of the self-join: lists and neighbours of neighbours need nearness that goes both ways.
+#: Metrics of the self-join: its directions and codes are made for squared Euclidean distances.
 _JOINED = ("euclidean", "cosine")
 _PARAMETERS = ("nprobe", "efSearch")
 

@@ -68,7 +68,7 @@ class NeighborSearch:
     recall_ : float
         Estimated recall@k of the latest search (1.0 for exact search).
     index_name_ : str
-        What was chosen, e.g. "exact", "self-join (3906 lists, 4 visits, 2 rounds)" or "IVF632,Flat (nprobe=6)".
+        What was chosen, e.g. "exact", "self-join (632 lists, 33 visits)" or "IVF632,Flat (nprobe=6)".
     n_samples_, n_features_ : int
         Shape of the fitted data.
     """

@@ -13,11 +13,12 @@ from scipy.spatial.distance import cdist
 
 import graphclust.graph._indexes as indexes
 import graphclust.graph.self_join as self_join
-import graphclust.graph.self_join_rounds as rounds
+import graphclust.graph.self_join_plan as plan
 import graphclust.graph.self_join_state as state_module
 from graphclust.graph import NeighborSearch, SampleGraph
 from graphclust.graph._metrics import Metric, Rows
-from graphclust.graph.self_join_lists import make_lists, smallest
+from graphclust.graph.self_join_codes import Codes, distances_to, nearest_of, search_exactly
+from graphclust.graph.self_join_lists import Basis, make_lists
 from graphclust.graph.self_join_state import JoinState, single_threaded_workers
 
 pytest.importorskip("faiss")
@@ -78,7 +79,7 @@ def test_reaches_the_wanted_recall(metric):
     recall = recall_of(x, index, 10, metric)
     assert recall >= 0.95
     assert abs(recall - search.recall_) < 0.03  # the estimate is honest
-    assert search.index_name_.startswith("self-join (3")
+    assert search.index_name_.startswith("self-join (17")
 
 
 @pytest.mark.parametrize("k", [1, 3, 30, 200])
@@ -171,11 +172,12 @@ def test_without_structure_more_lists_are_visited():
     assert recall_of(x, index, 10) >= 0.96 and search.recall_ >= 0.97
 
 
-def test_visits_of_all_lists_are_exact():
-    x = np.random.default_rng(0).random((3000, 64), dtype=np.float32)  # 11 lists, of which no few suffice
+def test_visits_of_all_lists_are_exact(monkeypatch):
+    x = np.random.default_rng(0).random((3000, 64), dtype=np.float32)  # no few of the lists suffice
+    monkeypatch.setattr(plan, "_levels", lambda *_: ())
     search = NeighborSearch(index="self-join", recall=1.0).fit(x)
     index, distance = search.self_neighbors(8)
-    assert "11 visits" in search.index_name_
+    assert search.index_name_ == "self-join (75 lists, 75 visits)" and search.recall_ == 1.0
     exact = NeighborSearch(index="exact").fit(x).self_neighbors(8)
     assert torch.equal(index, exact[0]) and torch.equal(distance, exact[1])
 
@@ -189,11 +191,14 @@ def test_ties_go_to_the_smaller_index():
     assert inner.sum() == 58 * 58 and torch.equal(index[inner], exact[0][inner])
 
 
-def test_same_seed_same_table_whatever_the_number_of_threads():
-    x = blobs(6000)
+@pytest.mark.parametrize(("d", "clusters"), [(16, 40), (64, 3)])
+def test_same_seed_same_table_whatever_the_number_of_threads(d, clusters):
+    x = blobs(6000, d, clusters)
     state = np.random.get_state()[1].copy()  # noqa: NPY002
     threads = torch.get_num_threads()
-    first = NeighborSearch(index="self-join", random_state=3).fit(x).self_neighbors(10)
+    search = NeighborSearch(index="self-join", random_state=3).fit(x)
+    first = search.self_neighbors(10)
+    assert ("candidates in " in search.index_name_) == (d == 64)  # by codes, or all samples of some lists
     assert torch.get_num_threads() == threads
     second = NeighborSearch(index="self-join", random_state=3).fit(x).self_neighbors(10)
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
@@ -281,20 +286,16 @@ def slow(self, stage, blocks, work, *rest):
 
 state.JoinState.run = slow
 x = np.load(sys.argv[1], mmap_mode="r")
-NeighborSearch(index="self-join", recall=0.999).fit(x).self_neighbors(10, folder=sys.argv[2])
+NeighborSearch(index="self-join").fit(x).self_neighbors(10, folder=sys.argv[2])
 """
 
 
 @pytest.mark.parametrize(
     ("stage", "block"),
-    [("visit 0", 0), ("round 0", 1)]
-    + [
-        pytest.param(*case, marks=pytest.mark.slow)
-        for case in (("copy", 3), ("visit 1", 1), ("links of round 0", 0))
-    ],
+    [("search", 1)] + [pytest.param(*case, marks=pytest.mark.slow) for case in (("copy", 3), ("search", 0))],
 )
 def test_a_killed_search_goes_on_and_ends_with_the_same_table(tmp_path, stage, block):
-    x = blobs(5000)
+    x = blobs(5000, d=64, clusters=3)
     np.save(tmp_path / "x.npy", x)
     folder = tmp_path / "state"
     command = [sys.executable, "-c", KILLED, str(tmp_path / "x.npy"), str(folder), stage, str(block)]
@@ -318,18 +319,19 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_table(tmp_path, stage, b
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JoinState, "run", note)
-        search = NeighborSearch(index="self-join", recall=0.999).fit(x)
+        search = NeighborSearch(index="self-join").fit(x)
         index, distance = search.self_neighbors(10, folder=folder)
     assert (folder / "order.npy").stat().st_mtime_ns == stamp  # the lists were not made again
     first = journal["blocks"] if journal["stage"] == stage else 0
     assert sorted(number for name, number in worked if name == stage)[0] == first
-    whole = NeighborSearch(index="self-join", recall=0.999).fit(x).self_neighbors(10)
+    assert "candidates in " in search.index_name_  # found by codes
+    whole = NeighborSearch(index="self-join").fit(x).self_neighbors(10)
     assert torch.equal(index, whole[0]) and torch.equal(distance, whole[1])
     # A finished search has nothing left to do but the last step.
     worked.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JoinState, "run", note)
-        again = NeighborSearch(index="self-join", recall=0.999).fit(x).self_neighbors(10, folder=folder)
+        again = NeighborSearch(index="self-join").fit(x).self_neighbors(10, folder=folder)
     assert torch.equal(again[0], index) and {name for name, _ in worked} == {""}
 
 
@@ -402,59 +404,148 @@ def test_no_temporary_files_stay(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("width", "k"), [(1, 1), (5, 5), (17, 4), (300, 16), (1500, 22)])
-def test_smallest_equals_a_sort(width, k):
-    scores = np.random.default_rng(width).random((40, width)).astype(np.float32)
-    scores[:, ::7] = np.inf
-    scores[3] = 0.0
-    kept = scores.copy()
-    found = smallest(torch.from_numpy(scores), k)
-    np.testing.assert_array_equal(scores, kept)
-    assert found.shape == (40, k)
-    truth = np.sort(scores, axis=1)[:, :k]
-    np.testing.assert_allclose(np.take_along_axis(scores, found, axis=1), truth, rtol=2 * width / 2**23)
-    np.testing.assert_array_equal(found[3], np.arange(k))  # equal scores: the smaller position
+def join_parts(x, count=40):
+    """The parts of a self-join: rows, their basis, their lists and the copy in their order."""
+    rows = Rows(torch.from_numpy(x), Metric.make("euclidean"))
+    basis = Basis.fit(rows, 0)
+    with single_threaded_workers() as pool:
+        lists = make_lists(rows, basis, count, 0, pool)
+    return rows, basis, lists, x[lists.order]
 
 
-@pytest.mark.parametrize(("forward", "backward"), [(2, 3), (4, 4)])
-def test_links_equal_their_definition(forward, backward, monkeypatch):
-    rng = np.random.default_rng(0)
-    n, reach = 50, forward + backward
-    index = np.stack([rng.permutation(n)[:reach] for _ in range(n)]).astype(np.int32)
-    index[5, 1:] = -1
-    monkeypatch.setattr(rounds, "_LINK_BUDGET", 40)
-    out = np.full((n + 1, reach), -1, dtype=np.int32)
-    for low in range(0, n, 20):
-        rounds.links(index, forward, backward, low, min(low + 20, n), out)
-    assert (out[n] == -1).all()
-    for target in range(n):
-        who = sorted(
-            (rank, source) for source in range(n) for rank in range(reach) if index[source, rank] == target
-        )[:backward]
-        wanted = [source for _, source in who] + [-1] * (backward - len(who))
-        assert out[target].tolist() == index[target, :forward].tolist() + wanted
+@pytest.mark.parametrize(("n", "d"), [(5000, 8), (60, 100)])
+def test_a_basis_keeps_distances(n, d):
+    x = blobs(n, d) + 3
+    x[:, 2] = 7
+    basis = Basis.fit(Rows(torch.from_numpy(x), Metric.make("euclidean")), 0)
+    q = min(n, d) - 1  # a constant column, or one less than the samples
+    assert basis.directions.shape == (d, q)
+    np.testing.assert_allclose(basis.directions.T @ basis.directions, np.eye(q), atol=1e-4)
+    z = basis.project(torch.from_numpy(x), q)
+    np.testing.assert_allclose(cdist(z[:50], z), cdist(x[:50], x), rtol=1e-4, atol=1e-4)
+    assert (np.diff(z.var(axis=0)) <= 1e-3 * z.var()).all()  # those with most variance first
+    np.testing.assert_allclose(basis.back(z), x, atol=1e-3)
 
 
 def test_lists_hold_every_sample_once():
-    x = torch.from_numpy(blobs(5000))
-    rows = Rows(x, Metric.make("euclidean"))
-    with single_threaded_workers() as pool:
-        lists, probes = make_lists(rows, 100, 4, 0, pool)
+    _, basis, lists, copy = join_parts(blobs(5000), 50)
+    assert 50 <= len(lists) == len(lists.centroids) < 60
     np.testing.assert_array_equal(np.sort(lists.order), np.arange(5000))
     assert lists.ends[0] == 0 and lists.ends[-1] == 5000 and (np.diff(lists.ends) <= 400).all()
-    distance = torch.cdist(x[lists.order], torch.from_numpy(lists.centroids)).numpy()
-    own = np.repeat(np.arange(len(lists.centroids)), np.diff(lists.ends))
-    np.testing.assert_array_equal(probes[:, 0], own)
-    nearest = np.argsort(distance, axis=1)[:, :4]
-    assert (nearest[:, 0] == own).mean() > 0.97
-    assert np.mean([len(set(a) & set(b)) for a, b in zip(nearest, probes, strict=True)]) > 3.8
+    z = basis.project(torch.from_numpy(copy), 16)
+    distance = cdist(z, lists.centroids)
+    piece = np.repeat(np.arange(len(lists.ends) - 1), np.diff(lists.ends))
+    own = np.searchsorted(lists.first, piece, side="right") - 1
+    assert (distance.argmin(axis=1) == own).mean() > 0.999
+    places = np.arange(0, 5000, 9)
+    visited = lists.visited(z[places], places, 4)
+    assert (visited[:, 0] == piece[places]).mean() > 0.999
+    np.testing.assert_array_equal(lists.nearest(z[places], 4), np.argsort(distance[places], axis=1)[:, :4])
+    members = lists.members(visited)
+    for row, some in zip(visited[:40], members[:40], strict=True):
+        wanted = np.concatenate([np.arange(lists.ends[one], lists.ends[one + 1]) for one in row])
+        np.testing.assert_array_equal(some[: len(wanted)], wanted)
+        assert (some[len(wanted) :] == -1).all()
+
+
+def test_a_long_list_is_cut_and_its_samples_visit_their_own_piece():
+    x = blobs(4000)
+    x[500:3000] = x[0]
+    _, basis, lists, copy = join_parts(x)
+    length = np.diff(lists.ends)
+    assert length.max() <= 400 and len(length) > len(lists)
+    z = basis.project(torch.from_numpy(copy), 16)
+    places = np.flatnonzero((copy == x[0]).all(axis=1))
+    piece = np.searchsorted(lists.ends, places, side="right") - 1
+    assert len(np.unique(piece)) >= 7
+    assert (lists.visited(z[places], places, 3) == piece[:, None]).any(axis=1).mean() > 0.99
+    every = lists.visited(z[:5], np.arange(5), len(lists))
+    np.testing.assert_array_equal(every, np.tile(np.arange(len(length)), (5, 1)))
+
+
+@pytest.mark.parametrize("d", [1, 7, 16])
+def test_codes_rank_like_their_levels(d):
+    rows, basis, lists, copy = join_parts(blobs(3000, d))
+    with single_threaded_workers() as pool:
+        codes = Codes(copy, rows, basis, lists, d, 0, pool)
+    z = basis.project(torch.from_numpy(copy), d)
+    visited = np.tile(np.arange(len(lists.ends) - 1), (30, 1))
+    found = codes.candidates(z[:30], visited, 100)
+    assert found.shape == (30, 100) and all(len(set(row)) == 100 for row in found.tolist())
+    import faiss
+
+    levels = faiss.vector_to_array(codes._base.pq.centroids).reshape(d, 16)
+    assert (np.diff(levels, axis=1) >= 0).all()
+    nearest = np.abs(z[:, :, None] - levels).argmin(axis=2)
+    rebuilt = np.take_along_axis(levels, nearest.T, axis=1).T
+    distance = cdist(z[:30], rebuilt, "sqeuclidean")
+    worst = np.sort(distance, axis=1)[:, 99]
+    taken = np.take_along_axis(distance, found, axis=1)
+    # FAISS rounds the parts of a distance to 8 bits.
+    assert (taken <= worst[:, None] + 0.02 * distance.max(axis=1, keepdims=True)).all()
+    few = codes.candidates(z[:30], visited[:, :1], 2000)
+    assert (few[:, lists.ends[1] :] == -1).all() and (np.sort(few, axis=1)[:, -1] == lists.ends[1] - 1).all()
+
+
+def test_nearest_of_leaves_the_sample_and_the_absent_out():
+    rows = blobs(300)
+    candidates = np.random.default_rng(0).permuted(np.tile(np.arange(300), (20, 1)), axis=1)[:, :50]
+    candidates[:, 7] = np.arange(20)
+    candidates[:, 10:13] = -1
+    candidates[3] = -1
+    candidates[3, 5:8] = [9, 3, 8]
+    index, distance = nearest_of(rows, np.arange(20), candidates, 6)
+    truth = distances_to(rows, rows[:20], np.tile(np.arange(300), (20, 1)))
+    for i in range(20):
+        wanted = sorted(set(candidates[i].tolist()) - {i, -1}, key=lambda j: truth[i, j])[:6]
+        assert index[i].tolist() == wanted + [-1] * (6 - len(wanted))
+        np.testing.assert_allclose(distance[i, : len(wanted)], truth[i, wanted])
+    assert np.isinf(distance[3, 2:]).all()
+    assert (nearest_of(rows, np.arange(20), candidates[:, :3], 6)[0][:, 3:] == -1).all()
+
+
+@pytest.mark.parametrize("apart", [0, 1e4])
+def test_the_sample_is_searched_exactly(apart):
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(50, 6)) * apart, 200, axis=0) + rng.normal(size=(10_000, 6))
+    x = x.astype(np.float32)
+    with single_threaded_workers() as pool:
+        _, distance = search_exactly(x, np.arange(0, 10_000, 100), 9, pool)
+    wide = x.astype(np.float64)
+    truth = np.sort(cdist(wide[::100], wide, "sqeuclidean"), axis=1)[:, 1:10]
+    np.testing.assert_allclose(distance, truth, rtol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0])  # 32 dimensions suffice, or only all
+def test_the_plan_is_the_cheapest_way_that_suffices(limit, monkeypatch):
+    _, basis, lists, copy = join_parts(blobs(4000, 48))
+    monkeypatch.setattr(plan, "_VARIANCE", 0.999_999)
+    z = basis.project(torch.from_numpy(copy[::10]), 32)
+    truth = np.argsort(cdist(copy[::10], copy), axis=1)[:, 1:6]
+    asked = []
+
+    def enough(way):
+        if not way.dimensions:
+            return way.visits >= 12
+        return way.visits >= 12 and way.candidates >= 30 and (way.dimensions == 48 or limit == 0.5)
+
+    def measure(way):
+        asked.append(way)
+        return np.full(400, 1.0 if enough(way) else 0.5)
+
+    way = plan.choose_way(lists, z, truth, 48, 48, 5, 0.9, measure)
+    sufficient = [one for one in asked if enough(one)]
+    cost = [one.cost(4000 / len(lists), 48) for one in sufficient]
+    assert way == sufficient[int(np.argmin(cost))]
+    nothing = plan.choose_way(lists, z, truth, 48, 48, 5, 0.9, lambda _: np.zeros(400))
+    assert nothing == plan.Way(0, len(lists))  # exact search
 
 
 def test_a_block_that_fails_ends_the_search(monkeypatch):
     def fail(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(self_join, "visit_own", fail)
+    monkeypatch.setattr(self_join, "nearest_of", fail)
     threads = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="broken"):
         NeighborSearch(index="self-join").fit(blobs(1000)).self_neighbors(5)
