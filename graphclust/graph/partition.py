@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,7 +91,14 @@ def merge_parts(
     n_parts = int(parts.max()) + 1
     remedy = f"there are {n_parts} parts; split the samples into more, or ask for fewer clusters"
     n_clusters = check_count(n_clusters, "n_clusters", maximum=n_parts, remedy=remedy)
-    between = part_weights(graph, parts, n_parts)
+    return merge_weights(part_weights(graph, parts, n_parts), parts, n_clusters, positions, min_size)
+
+
+def merge_weights(
+    between: np.ndarray, parts: Tensor, n_clusters: int, positions: Tensor | None, min_size: float
+) -> MergeTree:
+    """`merge_parts`, for parts 0 ... P - 1 with the sum of all weights [P, P] from each to each other."""
+    n_parts = len(between)
     weights = between.copy()
     size = np.bincount(parts.numpy(), minlength=n_parts).astype(float)
     means = None
@@ -237,26 +244,53 @@ def consensus_partition(
         When fewer than K samples differ.
     """
     n = codes.shape[0]
-    n_parts = max(n_clusters, min(parts_per_cluster * n_clusters, n // 8))
     assert graph.edge_index is not None
     source, target = graph.edge_index.cpu()
+    options: dict[str, Any] = {"parts_per_cluster": parts_per_cluster, "min_share": min_share}
+    labels = merged_runs(graph, codes, n_clusters, n_runs=n_runs, random_state=random_state, **options)
     together = torch.zeros(source.shape[0])
-    least = min_share * n / n_clusters
-    for run in range(n_runs):
-        parts = split_parts(codes, n_parts, random_state=random_state + run)
-        different = len(parts.unique())
-        if different < n_clusters:
-            raise ValueError(
-                f"n_clusters={n_clusters} is more than the samples can be told apart into: there are {different} "
-                f"kinds of them, all others are equal; ask for at most {different}"
-            )
-        labels = merge_parts(graph, parts, n_clusters, codes, min_size=least).labels
-        together += (labels[source] == labels[target]).float()
+    for run in labels:
+        together += (run[source] == run[target]).float()
     weighed = copy.copy(graph)
     # A small rest keeps parts linked where the runs never agreed.
     weighed.edge_weight = graph.edge_weight.cpu() * ((together / n_runs).square() + 1e-6)
+    n_parts = _part_count(n, n_clusters, parts_per_cluster)
     parts = split_parts(codes, n_parts, random_state=random_state + n_runs)
-    return merge_parts(weighed, parts, n_clusters, codes, min_size=least)
+    return merge_parts(weighed, parts, n_clusters, codes, min_size=min_share * n / n_clusters)
+
+
+def _part_count(n_samples: int, n_clusters: int, parts_per_cluster: int) -> int:
+    return max(n_clusters, min(parts_per_cluster * n_clusters, n_samples // 8))
+
+
+def merged_runs(
+    graph: Data,
+    codes: Tensor,
+    n_clusters: int,
+    *,
+    parts_per_cluster: int = 24,
+    n_runs: int = 6,
+    min_share: float = 0.3,
+    random_state: int = 0,
+) -> Tensor:
+    """Labels [n_runs, N] of the single runs of `consensus_partition`, with its parameters."""
+    n = codes.shape[0]
+    n_parts = _part_count(n, n_clusters, parts_per_cluster)
+    runs = []
+    for run in range(n_runs):
+        parts = split_parts(codes, n_parts, random_state=random_state + run)
+        check_distinct(len(parts.unique()), n_clusters)
+        runs.append(merge_parts(graph, parts, n_clusters, codes, min_size=min_share * n / n_clusters).labels)
+    return torch.stack(runs)
+
+
+def check_distinct(n_different: int, n_clusters: int) -> None:
+    """Raise ValueError where fewer samples differ than clusters are asked for."""
+    if n_different < n_clusters:
+        raise ValueError(
+            f"n_clusters={n_clusters} is more than the samples can be told apart into: there are {n_different} "
+            f"kinds of them, all others are equal; ask for at most {n_different}"
+        )
 
 
 def split_parts(codes: Tensor, n_parts: int, *, random_state: int = 0) -> Tensor:

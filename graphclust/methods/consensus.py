@@ -11,11 +11,13 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
+from graphclust.graph.agreement import agreed_partition
 from graphclust.graph.linkage import (
     SampleTree,
     count_groups,
@@ -24,49 +26,63 @@ from graphclust.graph.linkage import (
     link_samples,
     sparse_weights,
 )
-from graphclust.graph.partition import consensus_partition
+from graphclust.graph.partition import check_distinct, consensus_partition
 from graphclust.methods.files import reading
 from graphclust.methods.graph_mixture import GraphMixture, Projection, refine
 from graphclust.methods.inputs import Input
+from graphclust.methods.scaling_runs import scaling_runs
 from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.methods.starts import PROPAGATIONS, principal_components, propagated
 from graphclust.methods.trees import Tree
-from graphclust.nn.vector_scale import VectorScale
+from graphclust.nn.vector_scale import RankScale, VectorScale, scale_from_state, suited_scaling, vector_scales
 from graphclust.training.batches import BatchSource
 
 _FILE = "model.safetensors"
 #: Principal components in which samples are split; the embeddings of 99 species of leaves lose a point with 64.
 _COMPONENTS = 128
-#: Samples times parts up to which the samples are split by k-means; and samples for which K is estimated that way.
-_MOST_DISTANCES, _MOST_COUNTED = 1e8, 100_000
+#: Samples times parts up to which the samples are split by k-means, and that under several scalings; samples for which
+#: K is estimated that way.
+_MOST_DISTANCES, _MOST_SCALED, _MOST_COUNTED = 1e8, 2e7, 100_000
 #: Recall of the neighbours of many samples: linkage and mixture lose little by a neighbour in ten that is the next one.
 _RECALL = 0.9
 #: Entries of a dense table of probabilities.
 _MOST_DENSE = 1e8
 #: Samples of the smallest group that counts as a cluster where K is estimated.
 _LEAST_CLUSTER = 20
+#: Weight of the scaling that is known to suit, where one is: more than the others have together.
+_SUITED = 4.0
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class ConsensusClustering(Tree, ShallowGraphClusterer):
     r"""Consensus of average linkage on the sample graph: clusters of vectors, without a network, in seconds.
 
-    1. Vectors are scaled by a rule that depends on what they are (`graphclust.nn.VectorScale`), and joined to their
-       nearest neighbours, with heat-kernel weights.
+    1. Vectors are scaled in several ways, because no rule tells without labels which one suits: by one factor for all
+       columns, to one variance each, by their ranks, and whitened (`graphclust.nn.vector_scale.vector_scales`). Under
+       each, the samples that differ are joined to their nearest neighbours, with heat-kernel weights.
     2. Their principal components X are propagated over the graph, :math:`\hat A^t X`, which draws samples of one dense
        region together.
     3. K-means splits the samples into about 24 parts a cluster, and the parts are merged by average linkage on the
-       graph (the weight of all edges between two over the number of pairs). This is done six times, and edges that
-       the runs disagree about lose weight (evidence accumulation, Fred & Jain 2005, on the graph's edges alone).
-    4. Parts are merged once more on these weights: the tree, and the K clusters.
+       graph (the weight of all edges between two over the number of pairs). This is done `n_runs` times for each
+       scaling, and a Gaussian mixture is one more run (`graphclust.methods.scaling_runs`).
+    4. All runs of all scalings are merged by average linkage, on the share of them that put two samples together
+       (evidence accumulation, Fred & Jain 2005; `graphclust.graph.agreement.agreed_partition`): the tree, and K
+       clusters. A run counts as much as the runs of its scaling agree with each other (their mean adjusted Rand
+       index), and four times that under the scaling which is known to suit, where one is
+       (`graphclust.nn.vector_scale.suited_scaling`). A sample ends in the cluster of most of its neighbours, averaged
+       over the graphs.
 
-    Where that is too much (samples times parts above 10^8, or more than 100,000 samples with K to be estimated), the
+    Of a graph that is given, with ``scale="none"``, and above 2 10^7 samples times parts there is one scaling. Then
+    edges that the runs disagree about lose weight, and parts are merged once more on the graph
+    (`graphclust.graph.consensus_partition`).
+
+    Where k-means is too much (samples times parts above 10^8, or more than 100,000 samples with K to be estimated), the
     graph is merged from single samples up (`graphclust.graph.linkage.link_samples`, exponent 1/2), cut where K groups
     are large enough to be clusters, and the clusters are sharpened by a mixture of t distributions in the principal
     components, in which a sample may only be in the clusters of its neighbours
-    (`graphclust.methods.graph_mixture.GraphMixture`). Features are read from their memory map; besides the graph
-    this takes some 300 bytes a sample, whatever K. K = "auto" is then the number of groups of at least 20 samples
-    that stands longest while samples merge.
+    (`graphclust.methods.graph_mixture.GraphMixture`). Features are read from their memory map; besides the graph this
+    takes some 300 bytes a sample, whatever K. K = "auto" is then the number of groups of at least 20 samples that
+    stands longest while samples merge.
 
     The method is this library's own, with no reported result of others and no paper to depart from. See
     `graphclust.graph.consensus_partition`. On the digits of scikit-learn it finds 94 to 95 % of the classes, where
@@ -77,18 +93,20 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     n_neighbors : int
         Neighbours that each sample is joined to.
     scale : {"auto", "none"}
-        "auto" is `VectorScale`; "none" takes the vectors as they are.
+        "auto" takes several; for many samples one, by `graphclust.nn.VectorScale`'s rule. "none" takes none.
     parts_per_cluster : int
         Parts that a cluster is made of; fewer where they would hold less than 8 samples on average.
     n_runs : int
-        Over-segmentations whose consensus is taken.
+        Over-segmentations of each scaling, whose consensus is taken.
 
     Attributes
     ----------
     graph_ : SampleGraph
-        Of the scaled vectors, or the one that was given.
+        Of the vectors under the scaling whose runs agree most with `labels_`, or the one that was given. New samples
+        are joined to it.
     probabilities_ : ndarray or csr_matrix [N, K], float32
         Share of a sample's neighbours, by the weight of their edges, in each cluster; the sample counts as one itself.
+        The mean over the graphs of all scalings.
         After the way for many samples the mixture's: a sparse matrix, of two or three clusters a sample, where N K is
         above 10^8.
     tree_ : ndarray [P - 1, 4]
@@ -107,10 +125,11 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     n_neighbors: int = 7
     scale: str = "auto"
     parts_per_cluster: int = 24
-    n_runs: int = 6
+    n_runs: int = 4
 
     if TYPE_CHECKING:
         probabilities_: NDArray[np.float32] | sp.csr_matrix
+        _scale: VectorScale | RankScale
 
     _results: ClassVar[tuple[str, ...]] = ("labels", "probabilities", "tree", "leaf_labels")
 
@@ -120,35 +139,41 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         check_count(self.parts_per_cluster, "parts_per_cluster")
         check_count(self.n_runs, "n_runs")
 
+    def _data_of(self, X: Input) -> Tensor:
+        self.__dict__.pop("_scale", None)  # of another fit; a graph that is given has none
+        return super()._data_of(X)
+
     def _sample_graph(self, x: Tensor) -> SampleGraph:
-        self._scale = VectorScale(x.shape[1])
+        scale = VectorScale(x.shape[1])
         if self.scale == "auto":
-            self._scale.fit(x)
-            same = not bool(self._scale.unit_length) and bool(
-                (self._scale.factor == self._scale.factor[0]).all()
-            )
-            if same and self.metric != "cosine" and self._is_large(len(x)):
+            scale.fit(x)
+            one_factor = scale.taken == "common" and self.metric != "cosine"
+            if one_factor and self._is_large(len(x)):
                 # One factor for all columns changes no neighbours: the memory map serves as it is.
-                self._scale = VectorScale(x.shape[1])
-        scaled = x if self._is_identity() else self._scale(x)
+                scale = VectorScale(x.shape[1])
+        self._scale = scale
+        identity = not bool(scale.unit_length or scale.shift.any() or (scale.factor != 1).any())
+        return self._joined(x if identity else scale(x), self.n_neighbors)
+
+    def _joined(self, scaled: Tensor, n_neighbors: int) -> SampleGraph:
         return SampleGraph.from_features(
             scaled,
-            n_neighbors=self.n_neighbors,
+            n_neighbors=n_neighbors,
             metric=self.metric,
             p=self.p,
-            recall=_RECALL if self._is_large(len(x)) else 0.95,
+            recall=_RECALL if self._is_large(len(scaled)) else 0.95,
             random_state=0,
         )
-
-    def _is_identity(self) -> bool:
-        scale = self._scale
-        return not bool(scale.unit_length or scale.shift.any() or (scale.factor != 1).any())
 
     def _is_large(self, n: int) -> bool:
         """Whether k-means with many centres would take too long."""
         if isinstance(self.n_clusters, str):
             return n > _MOST_COUNTED
-        return n * min(self.parts_per_cluster * self.n_clusters, n // 8) > _MOST_DISTANCES
+        return self._distances(n, self.n_clusters) > _MOST_DISTANCES
+
+    def _distances(self, n_samples: int, n_clusters: int) -> int:
+        """Samples times parts."""
+        return n_samples * min(self.parts_per_cluster * n_clusters, n_samples // 8)
 
     def _choose_n_clusters(self, x: Tensor, seed: int) -> int:
         if not self._is_large(len(x)):
@@ -165,24 +190,76 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         if self._is_large(len(x)):
             self._fit_large(scaled, seed)
             return
-        graph, k, n = self.graph_, self.n_clusters_, len(x)
-        # A walk of more steps than a third of a cluster has samples would leave it.
-        steps = min(PROPAGATIONS, max(2, n // (3 * k)))
-        positions = propagated(
-            BatchSource(graph), principal_components(scaled, _COMPONENTS, seed=seed), steps
-        )
+        if (
+            self._attaches()
+            and self.scale == "auto"
+            and self._distances(len(x), self.n_clusters_) <= _MOST_SCALED
+        ):
+            self._fit_scalings(x, seed)
+            return
+        graph = self.graph_
         found = consensus_partition(
-            graph,
-            positions,
-            k,
-            parts_per_cluster=self.parts_per_cluster,
-            n_runs=self.n_runs,
-            random_state=seed,
+            graph, self._positions(graph, seed), self.n_clusters_, random_state=seed, **self._run_options()
         )
         self._set_tree(found.linkage, found.parts.numpy())
-        members = one_hot(found.labels, k).float()
+        members = one_hot(found.labels, self.n_clusters_).float()
         self.probabilities_ = propagated(BatchSource(graph, normalization="row"), members, 1).numpy()
         self.labels_ = found.labels.numpy()
+
+    def _run_options(self) -> dict[str, int]:
+        return {"parts_per_cluster": self.parts_per_cluster, "n_runs": self.n_runs}
+
+    def _positions(self, graph: SampleGraph, seed: int) -> Tensor:
+        """Principal components of the graph's samples, propagated over it."""
+        # A walk of more steps than a third of a cluster has samples would leave it.
+        steps = min(PROPAGATIONS, max(2, len(graph.x) // (3 * self.n_clusters_)))
+        return propagated(BatchSource(graph), principal_components(graph.x, _COMPONENTS, seed=seed), steps)
+
+    def _fit_scalings(self, x: NDArray[np.float32], seed: int) -> None:
+        """The partition on which the runs under several scalings agree."""
+        k = self.n_clusters_
+        # Samples that are equal would be each other's neighbours, and no others.
+        distinct, position = np.unique(x, axis=0, return_inverse=True)
+        position = position.reshape(-1)
+        check_distinct(len(distinct), k)
+        if len(distinct) in (1, len(x)):
+            distinct, position = x, np.arange(len(x))
+        rows, back, whole = torch.from_numpy(distinct), torch.from_numpy(position), len(distinct) == len(x)
+        n_neighbors = max(1, min(self.n_neighbors, len(rows) - 1))
+        scales, graphs, runs, weights = vector_scales(torch.from_numpy(x)), [], [], []
+        suited = suited_scaling(scales)
+        for scale in scales:
+            graph = (
+                self.graph_
+                if whole and scale.taken == self._scale.taken
+                else self._joined(scale(rows), n_neighbors)
+            )
+            graphs.append(graph)
+            found_here, weight = scaling_runs(
+                graph, self._positions(graph, seed), k, seed, **self._run_options()
+            )
+            weight *= _SUITED if scale.taken == suited else 1.0
+            runs.append(found_here[:, back])
+            weights += [weight] * len(found_here)
+        found = agreed_partition(torch.cat(runs), k, weights=weights)
+        self._set_tree(found.linkage, found.parts.numpy())
+        # Of equal samples, which all runs treat alike, any one stands for all.
+        members = torch.zeros(len(rows), k)
+        members[back] = one_hot(found.labels, k).float()
+        shares = [propagated(BatchSource(graph, normalization="row"), members, 1) for graph in graphs]
+        self.probabilities_ = torch.stack(shares).mean(dim=0)[back].numpy()
+        labels = self.probabilities_.argmax(axis=1)
+        # A cluster that all of its samples would leave stays as it was found.
+        self.labels_ = labels if len(np.unique(labels)) == k else found.labels.numpy()
+        agreement = [
+            np.mean([adjusted_rand_score(self.labels_, run) for run in of_scale.numpy()]) for of_scale in runs
+        ]
+        best = int(np.argmax(agreement))
+        if scales[best].taken != self._scale.taken:
+            self._scale = scales[best]
+            self.graph_ = (
+                graphs[best] if whole else self._joined(self._scale(torch.from_numpy(x)), self.n_neighbors)
+            )
 
     def _link(self) -> tuple[SampleTree, sp.csr_matrix]:
         weights = sparse_weights(self.graph_)
@@ -260,8 +337,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
                 group, _, key = name.rpartition(".")
                 parts.setdefault(group, {})[key] = value
             if "" in parts:
-                self._scale = VectorScale(self.n_features_in_)
-                self._scale.load_state_dict(parts[""])
+                self._scale = scale_from_state(parts[""])
             if "mixture" in parts:
                 self._projection = Projection(**parts["projection"])
                 found = parts["mixture"]

@@ -1,0 +1,72 @@
+"""Clusterings of vectors under one scaling: several on the sample graph, and a mixture."""
+
+from __future__ import annotations
+
+import warnings
+from itertools import combinations
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from graphclust.graph import SampleGraph
+from graphclust.graph.partition import merged_runs
+from graphclust.methods.starts import principal_components
+
+#: Samples times clusters up to which a mixture is one of the runs, and its principal components.
+_MOST_MIXED, _COMPONENTS = 1e5, 32
+_LEAST_WEIGHT = 0.01
+
+
+def scaling_runs(
+    graph: SampleGraph, codes: Tensor, n_clusters: int, seed: int, *, parts_per_cluster: int, n_runs: int
+) -> tuple[Tensor, float]:
+    """Clusterings of the scaled samples of a graph, and what each of them counts.
+
+    Parameters
+    ----------
+    graph : SampleGraph
+        With the scaled features [N, d].
+    codes : Tensor [N, c]
+        Positions in which samples are split into parts (`graphclust.graph.partition.merged_runs`).
+    n_clusters : int
+        K.
+    seed : int
+    parts_per_cluster, n_runs : int
+        Of the runs on the graph.
+
+    Returns
+    -------
+    Tensor [R, N], int64
+        Labels of `n_runs` runs on the graph, and of a Gaussian mixture (`mixture_labels`) where N K is at most 100,000:
+        it sees clusters that overlap, between which a graph has no thin place.
+    float
+        The mean adjusted Rand index of all pairs of the runs on the graph, at least 0.01: runs that hardly agree with
+        each other say little about the samples.
+    """
+    runs = merged_runs(
+        graph, codes, n_clusters, parts_per_cluster=parts_per_cluster, n_runs=n_runs, random_state=seed
+    )
+    pairs = [adjusted_rand_score(a, b) for a, b in combinations(runs.numpy(), 2)]
+    weight = max(_LEAST_WEIGHT, float(np.mean(pairs))) if pairs else 1.0
+    if len(graph.x) * n_clusters <= _MOST_MIXED:
+        runs = torch.cat([runs, mixture_labels(graph.x, n_clusters, seed)[None]])
+    return runs, weight
+
+
+def mixture_labels(x: Tensor, n_clusters: int, seed: int) -> Tensor:
+    """Labels [N] of a Gaussian mixture in the first principal components of rows x [N, d].
+
+    There are at most 32 of these, and half as many as a cluster has samples: fewer samples tell no covariance.
+    """
+    n_components = min(_COMPONENTS, max(1, len(x) // (2 * n_clusters)))
+    codes = principal_components(x, n_components, seed=seed).double().numpy()
+    floor = 1e-4 * max(float(codes.var(axis=0).mean()), 1e-30)
+    mixture = GaussianMixture(n_clusters, reg_covar=floor, max_iter=50, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        # One run among many may stop before it has converged.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return torch.from_numpy(mixture.fit_predict(codes)).long()

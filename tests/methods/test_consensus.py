@@ -1,0 +1,98 @@
+"""ConsensusClustering on vectors as users have them: several scalings, equal samples, few samples, tails."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_wine, make_blobs
+from sklearn.metrics import adjusted_rand_score
+
+import graphclust
+from graphclust import ConsensusClustering
+from graphclust.nn.vector_scale import RankScale
+
+
+def blobs(n=300, k=3, d=5, seed=0):
+    return make_blobs(n, d, centers=k, cluster_std=1.0, center_box=(-8, 8), random_state=seed)
+
+
+def fit(x, k, **parameters):
+    return ConsensusClustering(k, random_state=0, **parameters).fit(x)
+
+
+class TestScalings:
+    def test_units_do_not_matter(self):
+        x, y = blobs()
+        other = x * np.array([1, 1e-4, 1e3, 1, 50]) + 7
+        assert adjusted_rand_score(y, fit(other, 3).labels_) > 0.95
+
+    def test_long_tails_do_not_matter(self):
+        x, y = blobs()
+        tailed = np.exp(x)  # prices, counts, concentrations
+        assert adjusted_rand_score(y, fit(tailed, 3).labels_) > 0.85
+
+    def test_ranks_serve_new_samples(self, tmp_path):
+        x, y = blobs(400)
+        tailed = np.exp(2 * x).astype(np.float32)
+        model = fit(tailed[:300], 3)
+        assert isinstance(model._scale, RankScale)
+        predicted = model.predict(tailed[300:])
+        assert adjusted_rand_score(y[300:], predicted) > 0.8
+        again = graphclust.load(model.save(tmp_path / "model"))
+        assert (again.predict(tailed[300:]) == predicted).all()
+
+    def test_one_scaling(self):
+        x, _ = blobs()
+        model = fit(x, 3, scale="none")
+        torch.testing.assert_close(model.graph_.x, torch.from_numpy(x.astype(np.float32)))
+
+    def test_constant_and_copied_columns(self):
+        x, y = load_wine(return_X_y=True)
+        wide = np.column_stack([x, np.full(len(x), 3.3), x[:, :3], np.zeros(len(x))])
+        assert adjusted_rand_score(y, fit(wide, 3).labels_) > 0.75
+
+    def test_labels_and_probabilities_agree(self):
+        x, _ = blobs(200, 4)
+        model = fit(x, 4)
+        assert (model.probabilities_.argmax(axis=1) == model.labels_).all()
+        np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-5)
+        assert (model.predict(x) == model.labels_).mean() > 0.97
+
+
+class TestEqualSamples:
+    def test_copies_change_nothing(self):
+        x, y = blobs()
+        x = x.astype(np.float32)
+        copies = np.repeat(np.arange(300), np.random.default_rng(0).integers(1, 30, 300))
+        labels = fit(x[copies], 3).labels_
+        assert adjusted_rand_score(y[copies], labels) > 0.95
+        for sample in range(300):
+            assert len(set(labels[copies == sample])) == 1
+
+    def test_binary_answers(self):
+        rng = np.random.default_rng(0)
+        y = np.arange(600) % 3
+        answers = rng.random((600, 12)) < np.where((np.arange(12) // 4)[None] == y[:, None], 0.9, 0.15)
+        assert adjusted_rand_score(y, fit(answers.astype(np.float32), 3).labels_) > 0.7
+
+    def test_two_kinds(self):
+        x = np.repeat([[0.0, 1.0], [2.0, 5.0]], 20, axis=0)
+        model = fit(x, 2)
+        assert sorted(np.bincount(model.labels_)) == [20, 20]
+        with pytest.raises(
+            ValueError, match="there are 2 kinds of them, all others are equal; ask for at most 2"
+        ):
+            fit(x, 3)
+
+    def test_all_equal(self):
+        assert (fit(np.ones((30, 4)), 1).labels_ == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(10, 3), (12, 1), (15, 400), (60, 1000)])
+def test_few_samples(shape):
+    n = shape[0]
+    y = np.arange(n) % 2
+    x = np.random.default_rng(0).normal(size=shape) * 0.1 + y[:, None]
+    model = graphclust.cluster(x, 2)
+    assert adjusted_rand_score(y, model.labels_) == 1
+    assert len(set(graphclust.cluster(x, n // 2).labels_)) == n // 2
+    assert len(graphclust.cluster(x).labels_) == n
