@@ -168,3 +168,14 @@ def test_parameters_say_how_images_are_read() -> None:
         graphclust.cluster(
             Data(x=torch.rand(20, 4), edge_index=torch.zeros(2, 0, dtype=torch.long)), 3, features="pixels"
         )
+
+
+def test_curves_of_a_square_number_of_points_are_no_pictures(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """Near points of a curve are alike, as near pixels are; what lies a row below is not."""
+    generator = np.random.default_rng(0)
+    time = np.linspace(0, 1, 361)
+    waves = np.sin(2 * np.pi * (time * generator.integers(1, 5, (200, 1)) + generator.random((200, 1))))
+    assert suitable_method(waves) == "ConsensusClustering"
+    assert suitable_method(generator.normal(size=(200, 64)).cumsum(axis=1)) == "ConsensusClustering"
+    assert suitable_method(np.repeat(generator.normal(size=(200, 5)), 20, axis=1)) == "ConsensusClustering"
+    assert suitable_method(digits[0]) == "LearnedGraphClustering"
