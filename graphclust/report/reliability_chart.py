@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from scipy.stats import binomtest
 
 from graphclust.metrics import calibration_error, reliability
 from graphclust.report._style import FAINT, INK, chart_axes, new_figure, palette
@@ -16,8 +18,8 @@ def reliability_curve(
 ) -> Figure:
     """Accuracy over confidence, with the diagonal on which both agree; below, how many samples each bin has.
 
-    Above the diagonal probabilities are too modest, under it too sure. The expected calibration error, the mean
-    distance from the diagonal, stands in the legend.
+    Above the diagonal probabilities are too modest, under it too sure. A thin line is the 95 % interval of a bin
+    (Wilson). The expected calibration error, the mean distance from the diagonal, stands in the legend.
 
     Parameters
     ----------
@@ -50,9 +52,15 @@ def reliability_curve(
         markersize=5,
         label=f"expected calibration error {error:.1%}",
     )
+    # A bin of few samples tells little: its 95 % interval says so.
+    counts = np.rint(curve["share"] * len(np.asarray(y_true))).astype(int)
+    for at, accuracy, count in zip(curve["confidence"], curve["accuracy"], counts, strict=True):
+        if count:
+            interval = binomtest(round(accuracy * count), int(count)).proportion_ci(method="wilson")
+            above.plot([at, at], [interval.low, interval.high], color=color, linewidth=1, alpha=0.5)
     above.set(xlim=(0, 1.02), ylim=(0, 1.02))
     above.set_ylabel("accuracy", color=INK)
-    above.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper left")
+    above.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
     below.bar(curve["confidence"], curve["share"], width=0.8 / n_bins, color=color)
     below.set_ylabel("samples", color=INK)
     below.set_xlabel("confidence: probability of the most probable cluster", color=INK)
