@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from inspect import signature
 from typing import Any
 
@@ -49,7 +50,7 @@ def cluster(
     data : array, tensor, SampleGraph, PyG Data, path, list of paths, or what `graphclust.images.read_images` takes
         Features [N, d], images [N, H, W], [N, H, W, C] or [N, C, H, W], samples with edges, a folder of images.
     n_clusters : int or None
-        K; None estimates it (`graphclust.estimate_n_clusters`).
+        K; None estimates it (`graphclust.estimate_n_clusters`), with a warning where it finds no groups.
     method : str or class, default="auto"
         A method, by its name in any case or as its class, to take it instead of the one of the table.
     random_state : int, RandomState or None, default=0
@@ -99,6 +100,12 @@ def cluster(
     if verbose and "verbose" in known:
         estimator.set_params(verbose=True)
     estimator.fit(data)
+    if n_clusters is None and getattr(estimator, "n_clusters_", None) == 1:
+        warnings.warn(
+            f"all {len(estimator.labels_):,} samples are in one cluster: no border between groups is clear enough to "
+            "be told from chance, as often where samples are few; give n_clusters if you know it",
+            stacklevel=2,
+        )
     if images is not None:
         estimator.images_ = images
     return estimator

@@ -179,3 +179,13 @@ def test_curves_of_a_square_number_of_points_are_no_pictures(digits: tuple[np.nd
     assert suitable_method(generator.normal(size=(200, 64)).cumsum(axis=1)) == "ConsensusClustering"
     assert suitable_method(np.repeat(generator.normal(size=(200, 5)), 20, axis=1)) == "ConsensusClustering"
     assert suitable_method(digits[0]) == "LearnedGraphClustering"
+
+
+def test_one_cluster_is_said_aloud() -> None:
+    noise = np.random.default_rng(0).normal(size=(300, 5))
+    with pytest.warns(UserWarning, match="all 300 samples are in one cluster.*give n_clusters"):
+        model = graphclust.cluster(noise)
+    assert model.n_clusters_ == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graphclust.cluster(noise, 2)
