@@ -138,6 +138,4 @@ def update(
         sizes = added["cluster"].value_counts().sort_index()
         for cluster, count in sizes.items():
             console.print(f"cluster {cluster}: {count:,} more")
-        if len(added) and (result / "report.html").exists():
-            opened.write_report()
         console.print(f"{len(added):,} images added, {len(opened.labels):,} in {result}", markup=False)

@@ -16,8 +16,9 @@ from sklearn.preprocessing import normalize
 from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_generator
+from graphclust.graph.linkage import sparse_weights
 from graphclust.graph.partition import merge_parts, split_parts
-from graphclust.graph.replication import Replication
+from graphclust.graph.replication import Replication, propagation
 from graphclust.graph.sample_graph import SampleGraph
 
 #: A border is real when its cut is thinner by so many standard errors than the cuts inside both clusters ...
@@ -165,7 +166,7 @@ def estimate_n_clusters(
     start = min(start, parts // 2)
     runs = [([1], [np.inf])]  # what too few samples for two groups give
     if start > 1:
-        weights = _weights(graph)
+        weights = sparse_weights(graph).astype(np.float64)
         codes = _smooth_codes(graph, weights, int(generator.integers(2**31)))
         runs = []
         for seed in generator.integers(2**31, size=n_runs).tolist():
@@ -202,7 +203,7 @@ def _graph_of(data: Any, n_neighbors: int) -> SampleGraph:
 
 def _replicated(graph: SampleGraph, most: int, n_splits: int, seed: int) -> ClusterCount | None:
     """The count by agreement between halves of features and edges; None where these cannot be split."""
-    replication = Replication(_scaled(graph.x), _weights(graph), n_splits=n_splits, seed=seed)
+    replication = Replication(_scaled(graph.x), sparse_weights(graph), n_splits=n_splits, seed=seed)
     most = min(most, replication.n_compared // 10)
     if not replication.is_possible or most < 2:
         return None
@@ -228,23 +229,12 @@ def _scaled(x: torch.Tensor) -> NDArray[np.float32]:
     return np.asarray(normalize(values * np.log(len(values) / np.maximum(present, 1)).astype(np.float32)))
 
 
-def _weights(graph: Data) -> sp.csr_matrix:
-    """The graph's weights [N, N], sparse and symmetric."""
-    assert graph.edge_index is not None
-    source, target = graph.edge_index.numpy()
-    n = graph.x.shape[0]
-    weights = sp.csr_matrix((graph.edge_weight.numpy().astype(np.float64), (source, target)), shape=(n, n))
-    return ((weights + weights.T) / 2).tocsr()
-
-
 def _smooth_codes(graph: Data, weights: sp.csr_matrix, seed: int) -> torch.Tensor:
     """Principal components of the features, propagated over the graph, [N, <= 32]."""
     x = graph.x.float().numpy()
     if x.shape[1] > _COMPONENTS and len(x) > _COMPONENTS:
         x = PCA(_COMPONENTS, svd_solver="randomized", random_state=seed % 2**32).fit_transform(x)
-    with_self = weights + sp.identity(len(x), format="csr")
-    scale = sp.diags(np.asarray(with_self.sum(axis=1)).ravel() ** -0.5)
-    propagate = (scale @ with_self @ scale).tocsr().astype(np.float32)
+    propagate = propagation(weights)
     for _ in range(_PROPAGATIONS):
         x = propagate @ x
     return torch.from_numpy(np.ascontiguousarray(x))

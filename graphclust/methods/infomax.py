@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.utils.extmath import randomized_svd
 from sklearn.utils.validation import check_is_fitted
@@ -17,6 +15,7 @@ from torch.nn.functional import normalize
 
 from graphclust._checks import check_choice, check_count, check_number
 from graphclust.graph import SampleGraph
+from graphclust.graph.linkage import sparse_weights
 from graphclust.graph.replication import VIEWS, Replication, spectral_positions
 from graphclust.methods.contrasted import ContrastedClusterer
 from graphclust.methods.starts import propagated
@@ -152,7 +151,7 @@ class GraphInfomaxClustering(ContrastedClusterer):
         x = in_blocks(
             lambda block: model.scale(block)[:, columns.to(block.device)], source.x, device=source.device
         )
-        replication = Replication(x.numpy(), _symmetric_weights(source), seed=source.seed)
+        replication = Replication(x.numpy(), sparse_weights(source.graph), seed=source.seed)
         return replication.best_view(self.n_clusters_)
 
     def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
@@ -201,7 +200,7 @@ class GraphInfomaxClustering(ContrastedClusterer):
                 "nodes of another graph have no place: fit a model to that graph, or set view='both'"
             )
         width = min(self.n_clusters_, codes.shape[1])
-        positions = torch.from_numpy(spectral_positions(_symmetric_weights(source), width))
+        positions = torch.from_numpy(spectral_positions(sparse_weights(source.graph), width))
         codes[:, : positions.shape[1]] = normalize(positions)
         return codes
 
@@ -211,18 +210,6 @@ def _edge_digest(source: BatchSource) -> Tensor:
     assert source.graph.edge_index is not None
     a, b = source.graph.edge_index.cpu()
     return torch.tensor([len(a), int((a * 1_000_003 + b * b * 7919 + a * b).sum())])
-
-
-def _symmetric_weights(source: BatchSource) -> sp.csr_matrix:
-    """The graph's weights [N, N] without self loops, the mean of both directions."""
-    graph = source.graph
-    assert graph.edge_index is not None
-    a, b = graph.edge_index.cpu().numpy()
-    other = a != b
-    shape = (source.n_samples, source.n_samples)
-    weights = graph.edge_weight.cpu().numpy().astype(np.float64)
-    matrix = sp.csr_matrix((weights[other], (a[other], b[other])), shape=shape)
-    return ((matrix + matrix.T) / 2).tocsr()
 
 
 def _propagated_rows(scale: nn.Module, source: BatchSource, hops: int) -> Tensor:

@@ -244,16 +244,14 @@ class Result:
         )
 
     def update(self, source: Any, *, features: Any = None, **options: Any) -> DataFrame:
-        """Read new images, label them and add them: :meth:`read`, then :meth:`add`; a report is written anew."""
-        rows = self.add(self.read(source, features=features, **options), source=source)
-        if (self.folder / _REPORT).is_file():
-            self.write_report()
-        return rows
+        """Read new images, label them and add them: :meth:`read`, then :meth:`add`."""
+        return self.add(self.read(source, features=features, **options), source=source)
 
     def add(self, images: Images, source: Any = None) -> DataFrame:
         """Label images that :meth:`read` read, and add them to graph and labels; the model stays as it is.
 
-        Images whose path is in the result are left out, so a folder that grew can be named again.
+        Images whose path is in the result are left out, so a folder that grew can be named again. A report that was
+        written is written anew.
 
         Returns
         -------
@@ -276,6 +274,8 @@ class Result:
             self.graph, self.labels = graph, with_graph_columns(table, graph)[list(COLUMNS)]
         self.meta["sources"] += [path for path in _as_paths(source) if path not in self.meta["sources"]]
         self._save([*_read_skipped(self.folder / _SKIPPED), *images.skipped])
+        if new and (self.folder / _REPORT).is_file():
+            self.write_report()
         return self.labels.tail(len(new))
 
     def export(self, out: str | os.PathLike[str], how: str = "copy") -> tuple[int, list[str]]:

@@ -9,7 +9,8 @@ import torch
 from torch_geometric.data import Data
 
 from graphclust import KMeans, SampleGraph, VaDE, estimate_n_clusters, load
-from graphclust.graph.counting import LEAST_STRENGTH, ClusterCount, _weights, border_strength
+from graphclust.graph.counting import LEAST_STRENGTH, ClusterCount, border_strength
+from graphclust.graph.linkage import sparse_weights
 
 
 def blobs(sizes: list[int], d: int = 5, box: float = 10.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +40,7 @@ class TestBorders:
     def test_between_clusters_and_across_one(self) -> None:
         x, _ = blobs([300, 300], box=1.0, seed=1)
         x[300:] += 4.0 / np.sqrt(5) * np.sign(x[300:].mean(axis=0) - x[:300].mean(axis=0))
-        weights = _weights(SampleGraph.from_features(x, 10))
+        weights = sparse_weights(SampleGraph.from_features(x, 10))
         between = border_strength(weights, np.arange(300), np.arange(300, 600))
         first = np.argsort(x[:300] @ np.ones(5))
         across = border_strength(weights, first[:150], first[150:])
