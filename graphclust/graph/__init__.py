@@ -1,6 +1,7 @@
 """The sample graph: search neighbours, weigh edges, store, sample, extend."""
 
 from graphclust.graph.counting import ClusterCount, estimate_n_clusters
+from graphclust.graph.information import InformativePartition, informative_partition, neighbor_walk
 from graphclust.graph.kernels import neighbor_weights, symmetrize_edges
 from graphclust.graph.partition import MergeTree, consensus_partition, merge_parts
 from graphclust.graph.rearrangement import rearranged
@@ -21,6 +22,7 @@ __all__ = [
     "estimate_n_clusters",
     "FaissNeighbors",
     "GraphSummary",
+    "InformativePartition",
     "KNNSampleGraph",
     "MergeTree",
     "NeighborSampler",
@@ -29,9 +31,11 @@ __all__ = [
     "consensus_partition",
     "duplicate_groups",
     "duplicate_threshold",
+    "informative_partition",
     "merge_parts",
     "nearest",
     "neighbor_loader",
+    "neighbor_walk",
     "neighbor_weights",
     "outlier_scores",
     "rearranged",

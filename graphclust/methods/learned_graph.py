@@ -23,7 +23,8 @@ from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.inputs import Input, choose_image_shape, read_features
 from graphclust.methods.neighbor_average import Neighbors, Table, averaged, sharpened_labels
-from graphclust.methods.starts import PROPAGATIONS, principal_components, propagated
+from graphclust.methods.starts import PROPAGATIONS, principal_components
+from graphclust.methods.views import VIEWS, View, clusters_of_views, gradient_view, pretrained_views
 from graphclust.nn.augmentation import RandomAffine, RandomNoise
 from graphclust.nn.convolutional import check_image_shape
 from graphclust.nn.features import ConvFeatures, FeatureClassifier, MLPFeatures
@@ -62,15 +63,18 @@ class LearnedGraphClustering(GraphClusterer):
 
     1. *Parts.* The samples' principal components X are propagated over their sample graph,
        :math:`\hat A^{16} X`, and k-means splits them into about 24 parts for each cluster, eight times from different
-       centres. A part is small enough to hold samples of one kind, also where two kinds touch.
+       centres. A part is small enough to hold samples of one kind, also where two kinds touch. Of images every second
+       split is made from the directions of their edges (`graphclust.nn.GradientHistograms`) instead of the pixels.
     2. *Features.* A network is trained to tell the parts of changed copies of the samples apart (images: shifted,
        turned, zoomed, sheared; vectors: masked and noisy), with a classifier for each split s,
        :math:`-\frac18 \sum_s \log \mathrm{softmax}(W_s f(\tau(x)))_{part_s}`. To do so it must overlook what the
        changes change, so parts of one kind come together in its features f. Eight splits draw their borders at
        different places, and no single border is learnt.
-    3. *Graph.* The sample graph of the features, normalised to length 1, is built; the consensus of average linkage
-       on it (`graphclust.graph.consensus_partition`) merges parts of it into K clusters. Where modularity says that
-       another cluster should have been split and two others joined, that is done (`graphclust.graph.rearranged`).
+    3. *Graph.* The sample graph of the features, normalised to length 1, is built, and parts of it are put together
+       to K clusters. Of images: those that say most about where short walks lead on this graph and on those of the
+       pixels, the edges and a pretrained network's features (`graphclust.graph.informative_partition`). Of vectors: by
+       the consensus of average linkage (`graphclust.graph.consensus_partition`), and where modularity says that another
+       cluster should have been split and two others joined, that is done (`graphclust.graph.rearranged`).
     4. *Clusters.* The network is trained further to tell the clusters apart. Its probabilities, averaged over the
        neighbours in its own graph and divided by the clusters' frequencies, :math:`p^2_{ij} / f_j`, give the labels of
        the next round. Rounds that help change fewer and fewer labels; where one would change over 1 % of them and
@@ -114,6 +118,10 @@ class LearnedGraphClustering(GraphClusterer):
     augmentation : float
         Strength of the random changes: 1 turns images by up to 12 degrees, shifts by 8 %, zooms by 12 %, shears by 8
         degrees; masks a fifth of the entries of vectors. 0 makes none.
+    views : "auto", None or sequence of {"gradients", "pretrained"}
+        What else images are looked at by, beside their pixels: the directions of their edges, and EfficientNet-Lite0
+        (of at most 5,000 of them, of 96 x 96 pixels). "auto": both, the second where the extra ``images`` is
+        installed. None: pixels alone, clustered as vectors are. Vectors have no other views.
 
     Attributes
     ----------
@@ -143,6 +151,7 @@ class LearnedGraphClustering(GraphClusterer):
     learning_rate: float = 2e-3
     batch_size: int = 128
     augmentation: float = 1.0
+    views: Any = "auto"
 
     #: The network reads samples alone; the graph is what it is taught by.
     uses_graph: ClassVar[bool] = True
@@ -166,6 +175,7 @@ class LearnedGraphClustering(GraphClusterer):
         check_number(self.augmentation, "augmentation", 0.0)
         if self.image_shape is not None and not isinstance(self.image_shape, str):
             check_image_shape(self.image_shape)
+        self._chosen_views()
 
     # -- the network -------------------------------------------------------------------------------------------
 
@@ -177,6 +187,7 @@ class LearnedGraphClustering(GraphClusterer):
         read: Any = self.image_shape_
         self.image_shape_ = choose_image_shape(self.image_shape, features.shape[1], read, features)
         self.__dict__.pop("_all", None)
+        self.__dict__.pop("_views", None)
         if given is None and len(features) > self._most_learnt():
             self._all = features
             features = features[_drawn(len(features), self._most_learnt())]
@@ -254,16 +265,51 @@ class LearnedGraphClustering(GraphClusterer):
             batch_size=self.batch_size,
         )
 
+    def _views_of(self, model: Any, source: BatchSource) -> list[View]:
+        """The input's view first, made once; a run that is resumed makes them again, the same."""
+        if "_views" not in self.__dict__:
+            scaled = in_blocks(model.scale, source.x, device=source.device)
+            components = principal_components(scaled, seed=source.seed)
+            self._views = [View(source.graph, components), *self._other_views(scaled, source)]
+        return self._views
+
+    def _chosen_views(self) -> Sequence[str]:
+        if isinstance(self.views, str) and self.views == "auto":
+            return VIEWS
+        chosen = () if self.views is None else self.views
+        if isinstance(chosen, str) or not set(chosen) <= set(VIEWS):
+            raise ValueError(f"views={self.views!r} is unknown: use 'auto', None or some of {list(VIEWS)}")
+        return tuple(chosen)
+
+    def _other_views(self, x: Tensor, source: BatchSource) -> list[View]:
+        chosen = self._chosen_views()
+        found: list[View] = []
+        if self.image_shape_ is None or not chosen:
+            return found
+        if "gradients" in chosen:
+            gradients = gradient_view(x, self.image_shape_, self._graph_options(), source.seed)
+            found += [] if gradients is None else [gradients]
+        if "pretrained" in chosen:
+            required = not isinstance(self.views, str)
+            found += pretrained_views(
+                x, self.image_shape_, self._graph_options(), source.seed, source.device, required=required
+            )
+        return found
+
     def _start_parts(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         """Step 1: parts of the samples; where clusters are too small to have parts, the clusters at once."""
-        scaled = in_blocks(model.scale, source.x, device=source.device)
-        positions = propagated(source, principal_components(scaled, seed=source.seed), self._propagations())
-        if self._has_parts():
-            seeds = range(source.seed * self.splits, (source.seed + 1) * self.splits)
-            split = [split_parts(positions, self._part_count(), random_state=seed) for seed in seeds]
-            memory["parts"] = torch.stack(split, dim=1)
-        else:
-            memory["clusters"] = self._merged(source.graph, positions, source.seed)
+        views = self._views_of(model, source)
+        if not self._has_parts():
+            memory["clusters"] = self._merged(views[0], views[1:], source.seed)
+            return
+        # Views of all samples take turns.
+        whole = [view.smoothed(self._propagations()) for view in views if view.rows is None]
+        seeds = range(source.seed * self.splits, (source.seed + 1) * self.splits)
+        split = [
+            split_parts(whole[number % len(whole)], self._part_count(), random_state=seed)
+            for number, seed in enumerate(seeds)
+        ]
+        memory["parts"] = torch.stack(split, dim=1)
 
     def _has_parts(self) -> bool:
         """Whether there are enough samples for four parts a cluster."""
@@ -273,12 +319,15 @@ class LearnedGraphClustering(GraphClusterer):
         """Steps over the graph: 16, fewer where a third of a cluster is less, so that they stay inside."""
         return min(PROPAGATIONS, max(2, self._n_samples // (3 * self.n_clusters_)))
 
-    def _merged(self, graph: Data, positions: Tensor, seed: int) -> Tensor:
+    def _merged(self, own: View, others: list[View], seed: int) -> Tensor:
+        """Step 3: clusters of the samples."""
         options = {"parts_per_cluster": self.parts_per_cluster, "random_state": seed}
-        tree = consensus_partition(graph, positions, self.n_clusters_, **options)
+        tree = consensus_partition(own.graph, own.smoothed(self._propagations()), self.n_clusters_, **options)
+        if others and self.n_clusters_ > 1:
+            return clusters_of_views(own, others, self.n_clusters_, seed, tree)
         if not self._has_parts():
             return tree.labels
-        return rearranged(graph, tree, min_size=_LEAST_HALF * self._n_samples / self.n_clusters_).labels
+        return rearranged(own.graph, tree, min_size=_LEAST_HALF * self._n_samples / self.n_clusters_).labels
 
     def _start_clusters(
         self, model: Any, source: BatchSource, memory: dict[str, Tensor], stage: Stage, *, first: bool
@@ -292,8 +341,9 @@ class LearnedGraphClustering(GraphClusterer):
         codes, p = self._read_samples(model, source.x, source.device)
         graph = self._learned_graph(codes)
         if first:
-            positions = propagated(BatchSource(graph), codes, self._propagations())
-            memory["clusters"] = self._merged(graph, positions, source.seed)
+            views = self._views_of(model, source)
+            others = views if len(views) > 1 else []
+            memory["clusters"] = self._merged(View(graph, codes), others, source.seed)
             return
         labels = sharpened_labels(averaged(graph, p, _AVERAGES))
         changed = (labels != memory["clusters"]).float().mean()
@@ -313,14 +363,16 @@ class LearnedGraphClustering(GraphClusterer):
         return Step({"cross_entropy": cross_entropy(logits, target)}, logits)
 
     def _learned_graph(self, codes: Tensor, recall: float = 0.95) -> SampleGraph:
-        return SampleGraph.from_features(
-            codes,
-            n_neighbors=self.n_neighbors,
-            kernel=self.kernel,
-            symmetrize=self.symmetrize,
-            recall=recall,
-            random_state=0,
-        )
+        return SampleGraph.from_features(codes, **self._graph_options(recall))
+
+    def _graph_options(self, recall: float = 0.95) -> dict[str, Any]:
+        return {
+            "n_neighbors": self.n_neighbors,
+            "kernel": self.kernel,
+            "symmetrize": self.symmetrize,
+            "recall": recall,
+            "random_state": 0,
+        }
 
     # -- reading the result ------------------------------------------------------------------------------------
 
@@ -353,6 +405,7 @@ class LearnedGraphClustering(GraphClusterer):
         self.labels_ = np.asarray(self.probabilities_.argmax(axis=1)).reshape(-1)
         self.embedding_ = codes.numpy()
         del self._n_samples
+        self.__dict__.pop("_views", None)
 
     def _new_samples(self, X: Input) -> tuple[BatchSource, Tensor | None]:
         return self._source(without_edges(read_features(self, X, reset=False)), self._device), None

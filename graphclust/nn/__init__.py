@@ -10,6 +10,7 @@ from graphclust.nn.contrast import NodeDiscriminator, SummaryDiscriminator, shuf
 from graphclust.nn.convolutional import ConvDecoder, ConvEncoder
 from graphclust.nn.convolutions import GATConv, GCNConv, GINConv, SAGEConv, make_convolution
 from graphclust.nn.fusion import GraphFusion
+from graphclust.nn.gradient_histograms import GradientHistograms
 from graphclust.nn.heads import (
     ClusterFrequencies,
     GaussianMixture,
@@ -46,6 +47,7 @@ __all__ = [
     "GINConv",
     "Gaussian",
     "GaussianMixture",
+    "GradientHistograms",
     "GraphFusion",
     "HeldAssignments",
     "LeafAssignment",
