@@ -50,6 +50,8 @@ _LEARNT, _LEARNT_PER_CLUSTER = 50_000, 100
 _RECALL = 0.9
 #: Pictures and vectors that the network reads at once: convolutions are twice as fast where results stay in the cache.
 _PICTURES, _VECTORS = 512, 8192
+#: Side of images up to which pixels are a view too: few pixels hold few directions, and are compared one by one.
+_TINY = 10
 #: New samples whose neighbours are searched at once: enough to make an index worth its while; and
 #: probabilities of such.
 _NEW, _MOST_AT_ONCE = 65536, 1 << 26
@@ -63,16 +65,17 @@ class LearnedGraphClustering(GraphClusterer):
 
     1. *Parts.* The samples' principal components X are propagated over their sample graph,
        :math:`\hat A^{16} X`, and k-means splits them into about 24 parts for each cluster, eight times from different
-       centres. A part is small enough to hold samples of one kind, also where two kinds touch. Of images every second
-       split is made from the directions of their edges (`graphclust.nn.GradientHistograms`) instead of the pixels.
+       centres. A part is small enough to hold samples of one kind, also where two kinds touch. Images are looked at by
+       the directions of their edges (`graphclust.nn.GradientHistograms`), up to ten pixels wide by their pixels too.
     2. *Features.* A network is trained to tell the parts of changed copies of the samples apart (images: shifted,
        turned, zoomed, sheared; vectors: masked and noisy), with a classifier for each split s,
        :math:`-\frac18 \sum_s \log \mathrm{softmax}(W_s f(\tau(x)))_{part_s}`. To do so it must overlook what the
        changes change, so parts of one kind come together in its features f. Eight splits draw their borders at
        different places, and no single border is learnt.
     3. *Graph.* The sample graph of the features, normalised to length 1, is built, and parts of it are put together
-       to K clusters. Of images: those that say most about where short walks lead on this graph and on those of the
-       pixels, the edges and a pretrained network's features (`graphclust.graph.informative_partition`). Of vectors: by
+       to K clusters. Where there are two other views (images with a pretrained network, or up to ten pixels wide):
+       those that say most about where short walks lead on this graph, on those of step 1, and on those of the
+       pretrained network's features (`graphclust.graph.informative_partition`). Else: by
        the consensus of average linkage (`graphclust.graph.consensus_partition`), and where modularity says that another
        cluster should have been split and two others joined, that is done (`graphclust.graph.rearranged`).
     4. *Clusters.* The network is trained further to tell the clusters apart. Its probabilities, averaged over the
@@ -119,9 +122,9 @@ class LearnedGraphClustering(GraphClusterer):
         Strength of the random changes: 1 turns images by up to 12 degrees, shifts by 8 %, zooms by 12 %, shears by 8
         degrees; masks a fifth of the entries of vectors. 0 makes none.
     views : "auto", None or sequence of {"gradients", "pretrained"}
-        What else images are looked at by, beside their pixels: the directions of their edges, and EfficientNet-Lite0
-        (of at most 5,000 of them, of 96 x 96 pixels). "auto": both, the second where the extra ``images`` is
-        installed. None: pixels alone, clustered as vectors are. Vectors have no other views.
+        What images are looked at by: the directions of their edges, and EfficientNet-Lite0 (at most 5,000 of them,
+        brought to 96 x 96 pixels). "auto": both, the second where the extra ``images`` is installed. None: pixels
+        alone, clustered as vectors are. Vectors have no other views.
 
     Attributes
     ----------
@@ -266,11 +269,14 @@ class LearnedGraphClustering(GraphClusterer):
         )
 
     def _views_of(self, model: Any, source: BatchSource) -> list[View]:
-        """The input's view first, made once; a run that is resumed makes them again, the same."""
+        """Views of the samples, made once; a run that is resumed makes them again, the same."""
         if "_views" not in self.__dict__:
             scaled = in_blocks(model.scale, source.x, device=source.device)
-            components = principal_components(scaled, seed=source.seed)
-            self._views = [View(source.graph, components), *self._other_views(scaled, source)]
+            found = self._other_views(scaled, source)
+            shape = self.image_shape_
+            if shape is None or min(shape[:2]) <= _TINY or not found or found[0].rows is not None:
+                found.insert(0, View(source.graph, principal_components(scaled, seed=source.seed)))
+            self._views = found
         return self._views
 
     def _chosen_views(self) -> Sequence[str]:
@@ -284,11 +290,12 @@ class LearnedGraphClustering(GraphClusterer):
     def _other_views(self, x: Tensor, source: BatchSource) -> list[View]:
         chosen = self._chosen_views()
         found: list[View] = []
-        if self.image_shape_ is None or not chosen:
+        # Given edges say more than what pictures look like.
+        if self.image_shape_ is None or source.graph.neighbor_index is None:
             return found
         if "gradients" in chosen:
             gradients = gradient_view(x, self.image_shape_, self._graph_options(), source.seed)
-            found += [] if gradients is None else [gradients]
+            found += [] if gradients is None else [gradients]  # first, for the parts
         if "pretrained" in chosen:
             required = not isinstance(self.views, str)
             found += pretrained_views(
@@ -342,6 +349,7 @@ class LearnedGraphClustering(GraphClusterer):
         graph = self._learned_graph(codes)
         if first:
             views = self._views_of(model, source)
+            # Two views alone do not outvote each other.
             others = views if len(views) > 1 else []
             memory["clusters"] = self._merged(View(graph, codes), others, source.seed)
             return

@@ -34,8 +34,8 @@ from graphclust.training.inference import in_blocks
 VIEWS = ("gradients", "pretrained")
 #: Pictures that a pretrained network reads: it takes ten times as long as all else.
 _READ = 5_000
-#: Side that it reads them in, and how many at once: few enough for the cache.
-_SIDE, _AT_ONCE = 96, 8
+#: Side that it reads them in, at most so many times their own; and how many at once: few enough for the cache.
+_SIDE, _ENLARGED, _AT_ONCE = 96, 8, 8
 #: Columns of its two inner feature maps and of its last one (`graphclust.images.efficientnet.LayerFeatures`).
 _DEPTHS = (224, 384, 1280)
 #: Steps over the graph before k-means and mixtures, and the columns that a mixture sees.
@@ -142,6 +142,7 @@ def pretrained_views(
     model = model.to(device, memory_format=torch.channels_last).eval()
     picked = x if rows is None else x[rows]
     low, high = float(picked.min()), float(picked.max())
+    side = min(_SIDE, _ENLARGED * max(image_shape[:2]))
     read = []
     with torch.inference_mode():
         for block in picked.split(_AT_ONCE):
@@ -149,7 +150,7 @@ def pretrained_views(
             maps = (maps - low) / max(high - low, 1e-30)
             if maps.shape[1] != 3:
                 maps = maps.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-            maps = interpolate(maps, (_SIDE, _SIDE), mode="bicubic", antialias=True).clamp(0, 1)
+            maps = interpolate(maps, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
             scaled = (maps - efficientnet.MEAN) / efficientnet.STD
             read.append(model(scaled.contiguous(memory_format=torch.channels_last)).float().cpu())
     features = torch.cat(read)

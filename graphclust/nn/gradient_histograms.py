@@ -34,7 +34,7 @@ class GradientHistograms(nn.Module):
     ----------
     image_shape : (H, W) or (H, W, C)
     n_cells : int, default=7
-        Along each side; no more than the picture has pixels.
+        Along each side; no more than half as many as the picture has pixels.
     n_bins : int, default=9
         B.
     """
@@ -42,7 +42,9 @@ class GradientHistograms(nn.Module):
     def __init__(self, image_shape: Sequence[int], n_cells: int = 7, n_bins: int = 9) -> None:
         super().__init__()
         self.image_shape = check_image_shape(image_shape)
-        self.n_cells = tuple(min(check_count(n_cells, "n_cells"), side) for side in self.image_shape[:2])
+        check_count(n_cells, "n_cells")
+        # A cell of less than two pixels is moved away by what a hand does not notice.
+        self.n_cells = tuple(min(n_cells, max(1, side // 2)) for side in self.image_shape[:2])
         self.n_bins = check_count(n_bins, "n_bins")
 
     @property
@@ -51,7 +53,7 @@ class GradientHistograms(nn.Module):
         return self.n_cells[0] * self.n_cells[1] * self.n_bins
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pictures in rows [N, H * W * C] -> [N, n_cells^2 * n_bins]; plain pictures are all zeros."""
+        """Pictures in rows [N, H * W * C] -> [N, cells * n_bins]; plain pictures are all zeros."""
         maps = x.float().unflatten(1, self.image_shape).permute(0, 3, 1, 2)
         around = F.pad(maps, (1, 1, 1, 1), mode="replicate")
         right = around[:, :, 1:-1, 2:] - around[:, :, 1:-1, :-2]

@@ -67,4 +67,4 @@ class TestGradientHistograms:
 
     def test_plain_pictures_are_zero(self) -> None:
         found = GradientHistograms((6, 9, 3))(torch.full((2, 162), 0.7))
-        assert found.shape == (2, 6 * 7 * 9) and not found.any()
+        assert found.shape == (2, 3 * 4 * 9) and not found.any()
