@@ -15,7 +15,7 @@ from graphclust._checks import sample_rows
 from graphclust.graph import SampleGraph
 from graphclust.methods import METHODS
 
-#: Pictures up to this side are learnt from their pixels; larger ones need a pretrained network.
+#: Pictures up to this side are learnt from; larger ones need a pretrained network.
 _SMALL = 64
 #: Parameters that say how images are read.
 _READING = ("features", "size", "resize", "mirror", "column", "cache", "workers")
@@ -35,7 +35,7 @@ def cluster(
     ==================================  ==========================================================================
     data                                method
     ==================================  ==========================================================================
-    images of at most 64 x 64           `LearnedGraphClustering`: a network learns the sample graph from the pixels
+    images of at most 64 x 64           `LearnedGraphClustering`: a network learns the sample graph from them
     larger images                       `ConsensusClustering` of a pretrained network's features
     vectors                             `ConsensusClustering` of their sample graph
     edges between samples               `GraphInfomaxClustering`: infomax codes beside propagated features

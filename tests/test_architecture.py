@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "results": {"graph", "images", "nn", "training", "methods", "report", *BOTTOM},
     "nn": {"graph"},
     "training": {"graph", "nn"},
-    "methods": {"graph", "nn", "training", "metrics"},
+    "methods": {"graph", "images", "nn", "training", "metrics"},
     "report": {"graph", "nn", "training", "methods", *BOTTOM},
     "comparison": {"graph", "images", "nn", "training", "methods", "report", *BOTTOM},
     # reached by name alone, when engine="ray" is asked for

@@ -80,4 +80,4 @@ def agreed_partition(
     # Summed over the samples of both parts: what average linkage divides by the number of pairs.
     between = (member @ member.T).toarray()
     labels = torch.from_numpy(parts).long()
-    return merge_weights(between, labels, n_clusters, None, min_share * len(parts) / n_clusters)
+    return merge_weights(between, labels, n_clusters, None, [min_share * len(parts) / n_clusters])[0]

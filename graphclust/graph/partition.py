@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,6 +82,13 @@ def merge_parts(
     -------
     MergeTree
     """
+    return _merged(graph, parts, n_clusters, positions, [min_size])[0]
+
+
+def _merged(
+    graph: Data, parts: Tensor, n_clusters: int, positions: Tensor | None, min_sizes: Sequence[float]
+) -> list[MergeTree]:
+    """`merge_parts` with each of several least sizes of a cluster."""
     assert graph.edge_index is not None
     least = int(graph.edge_index.max()) + 1 if graph.edge_index.numel() else 1
     if parts.ndim != 1 or len(parts) < least:
@@ -91,13 +99,20 @@ def merge_parts(
     n_parts = int(parts.max()) + 1
     remedy = f"there are {n_parts} parts; split the samples into more, or ask for fewer clusters"
     n_clusters = check_count(n_clusters, "n_clusters", maximum=n_parts, remedy=remedy)
-    return merge_weights(part_weights(graph, parts, n_parts), parts, n_clusters, positions, min_size)
+    return merge_weights(part_weights(graph, parts, n_parts), parts, n_clusters, positions, min_sizes)
 
 
 def merge_weights(
-    between: np.ndarray, parts: Tensor, n_clusters: int, positions: Tensor | None, min_size: float
-) -> MergeTree:
-    """`merge_parts`, for parts 0 ... P - 1 with the sum of all weights [P, P] from each to each other."""
+    between: np.ndarray,
+    parts: Tensor,
+    n_clusters: int,
+    positions: Tensor | None,
+    min_sizes: Sequence[float],
+) -> list[MergeTree]:
+    """`merge_parts`, for parts 0 ... P - 1 with the sum of all weights [P, P] from each to each other.
+
+    One tree, which is cut for each of the least sizes of a cluster.
+    """
     n_parts = len(between)
     weights = between.copy()
     size = np.bincount(parts.numpy(), minlength=n_parts).astype(float)
@@ -114,13 +129,14 @@ def merge_weights(
     n_leaves = np.ones(n_parts)  # ... and of how many parts it is made
     slot_of_part = np.arange(n_parts)
     linkage = np.zeros((n_parts - 1, 4))
-    cut = slot_of_part.copy()
+    cuts = [slot_of_part.copy() for _ in min_sizes]
     height = -np.inf
-    found = False
+    found = [False] * len(cuts)
     for step in range(n_parts - 1):
-        enough = int((alive & (size >= min_size)).sum()) == n_clusters
-        if enough or (n_parts - step == n_clusters and not found):
-            cut, found = slot_of_part.copy(), found or enough
+        for i, min_size in enumerate(min_sizes):
+            enough = int((alive & (size >= min_size)).sum()) == n_clusters
+            if enough or (n_parts - step == n_clusters and not found[i]):
+                cuts[i], found[i] = slot_of_part.copy(), found[i] or enough
         top = np.where(alive, similarity[np.arange(n_parts), best], -np.inf)
         i = int(top.argmax())
         j = int(best[i])
@@ -149,19 +165,22 @@ def merge_weights(
         best[better] = i
         for k in np.flatnonzero(alive & ((best == i) | (best == j))):
             best[k] = int(similarity[k].argmax())
-    if n_clusters == 1:
-        cut = np.zeros(n_parts, dtype=int)
-    part_labels = np.unique(cut, return_inverse=True)[1]
-    if part_labels.max() >= n_clusters:
-        part_labels = _join_small(part_labels, parts.numpy(), weights, positions, n_clusters)
-    # A label should not depend on the order of the parts: the largest cluster is 0.
-    counts = np.bincount(part_labels[parts.numpy()], minlength=n_clusters)
-    rank = np.empty(n_clusters, dtype=int)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(n_clusters)
-    part_labels = rank[part_labels]
     # Heights start at 0, as a dendrogram expects.
     linkage[:, 2] -= min(0.0, float(linkage[:, 2].min())) if len(linkage) else 0.0
-    return MergeTree(torch.from_numpy(part_labels[parts.numpy()]), linkage, part_labels, parts)
+    leaf = parts.numpy()
+    trees = []
+    for cut in cuts:
+        cut = np.zeros(n_parts, dtype=int) if n_clusters == 1 else cut
+        part_labels = np.unique(cut, return_inverse=True)[1]
+        if part_labels.max() >= n_clusters:
+            part_labels = _join_small(part_labels, leaf, weights, positions, n_clusters)
+        # A label should not depend on the order of the parts: the largest cluster is 0.
+        counts = np.bincount(part_labels[leaf], minlength=n_clusters)
+        rank = np.empty(n_clusters, dtype=int)
+        rank[np.argsort(-counts, kind="stable")] = np.arange(n_clusters)
+        part_labels = rank[part_labels]
+        trees.append(MergeTree(torch.from_numpy(part_labels[leaf]), linkage, part_labels, parts))
+    return trees
 
 
 def _join_small(
@@ -270,18 +289,24 @@ def merged_runs(
     *,
     parts_per_cluster: int = 24,
     n_runs: int = 6,
-    min_share: float = 0.3,
+    min_share: float | Sequence[float] = 0.3,
     random_state: int = 0,
 ) -> Tensor:
-    """Labels [n_runs, N] of the single runs of `consensus_partition`, with its parameters."""
+    """Labels [n_runs, N] of the single runs of `consensus_partition`, with its parameters.
+
+    With several shares the same trees are cut for each of them: [S, n_runs, N].
+    """
     n = codes.shape[0]
+    shares = [min_share] if isinstance(min_share, (int, float)) else list(min_share)
     n_parts = _part_count(n, n_clusters, parts_per_cluster)
     runs = []
     for run in range(n_runs):
         parts = split_parts(codes, n_parts, random_state=random_state + run)
         check_distinct(len(parts.unique()), n_clusters)
-        runs.append(merge_parts(graph, parts, n_clusters, codes, min_size=min_share * n / n_clusters).labels)
-    return torch.stack(runs)
+        trees = _merged(graph, parts, n_clusters, codes, [share * n / n_clusters for share in shares])
+        runs.append(torch.stack([tree.labels for tree in trees]))
+    labels = torch.stack(runs, dim=1)
+    return labels[0] if isinstance(min_share, (int, float)) else labels
 
 
 def check_distinct(n_different: int, n_clusters: int) -> None:

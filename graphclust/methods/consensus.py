@@ -30,7 +30,7 @@ from graphclust.graph.partition import check_distinct, consensus_partition
 from graphclust.methods.files import reading
 from graphclust.methods.graph_mixture import GraphMixture, Projection, refine
 from graphclust.methods.inputs import Input
-from graphclust.methods.scaling_runs import scaling_runs
+from graphclust.methods.scaling_runs import SHARES, clearest_share, count_under_scalings, scaling_runs
 from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.methods.starts import PROPAGATIONS, principal_components, propagated
 from graphclust.methods.trees import Tree
@@ -64,7 +64,9 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
        region together.
     3. K-means splits the samples into about 24 parts a cluster, and the parts are merged by average linkage on the
        graph (the weight of all edges between two over the number of pairs). This is done `n_runs` times for each
-       scaling, and a Gaussian mixture is one more run (`graphclust.methods.scaling_runs`).
+       scaling, and a Gaussian mixture is one more run (`graphclust.methods.scaling_runs`). Groups below 0.3 N / K
+       samples are no clusters, or below 0.1 N / K where with these the runs agree clearly more: where a small cluster
+       stands alone, and a large one would be split in its place, by each run elsewhere.
     4. All runs of all scalings are merged by average linkage, on the share of them that put two samples together
        (evidence accumulation, Fred & Jain 2005; `graphclust.graph.agreement.agreed_partition`): the tree, and K
        clusters. A run counts as much as the runs of its scaling agree with each other (their mean adjusted Rand
@@ -90,6 +92,10 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
 
     Parameters
     ----------
+    n_clusters : int or "auto"
+        K; "auto" estimates it: groups with a border on all sides (`graphclust.estimate_n_clusters`), and of vectors
+        that are scaled in several ways, as few samples show no border, clusters that are better separated than in
+        samples drawn without clusters (`graphclust.graph.separation.count_separated`).
     n_neighbors : int
         Neighbours that each sample is joined to.
     scale : {"auto", "none"}
@@ -111,7 +117,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         above 10^8.
     tree_ : ndarray [P - 1, 4]
         Merges of the parts of the last step (for many samples: of as many groups as parts are asked for). Groups below
-        0.3 N / K samples are no clusters of their own in `labels_`, as they are in `cut`.
+        0.3 (or 0.1) N / K samples are no clusters of their own in `labels_`, as they are in `cut`.
 
     Examples
     --------
@@ -176,10 +182,13 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         return n_samples * min(self.parts_per_cluster * n_clusters, n_samples // 8)
 
     def _choose_n_clusters(self, x: Tensor, seed: int) -> int:
-        if not self._is_large(len(x)):
-            return super()._choose_n_clusters(x, seed)
         if not isinstance(self.n_clusters, str):
             return super()._choose_n_clusters(x, seed)
+        if not self._is_large(len(x)):
+            found = super()._choose_n_clusters(x, seed)
+            return (
+                count_under_scalings(x, found, seed) if self._attaches() and self.scale == "auto" else found
+            )
         self._linked = self._link()
         return count_groups(self._linked[0], _LEAST_CLUSTER)
 
@@ -226,7 +235,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
             distinct, position = x, np.arange(len(x))
         rows, back, whole = torch.from_numpy(distinct), torch.from_numpy(position), len(distinct) == len(x)
         n_neighbors = max(1, min(self.n_neighbors, len(rows) - 1))
-        scales, graphs, runs, weights = vector_scales(torch.from_numpy(x)), [], [], []
+        scales, graphs, shared_runs, weights = vector_scales(torch.from_numpy(x)), [], [], []
         suited = suited_scaling(scales)
         for scale in scales:
             graph = (
@@ -235,13 +244,16 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
                 else self._joined(scale(rows), n_neighbors)
             )
             graphs.append(graph)
-            found_here, weight = scaling_runs(
+            found_here, agreement = scaling_runs(
                 graph, self._positions(graph, seed), k, seed, **self._run_options()
             )
-            weight *= _SUITED if scale.taken == suited else 1.0
-            runs.append(found_here[:, back])
-            weights += [weight] * len(found_here)
-        found = agreed_partition(torch.cat(runs), k, weights=weights)
+            factor = _SUITED if scale.taken == suited else 1.0
+            shared_runs.append(found_here[:, :, back])
+            weights.append([[factor * one] * found_here.shape[1] for one in agreement])
+        share = clearest_share(shared_runs)
+        runs = [some[share] for some in shared_runs]
+        weight = np.concatenate([some[share] for some in weights])
+        found = agreed_partition(torch.cat(runs), k, weights=weight, min_share=SHARES[share])
         self._set_tree(found.linkage, found.parts.numpy())
         # Of equal samples, which all runs treat alike, any one stands for all.
         members = torch.zeros(len(rows), k)
@@ -251,10 +263,10 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         labels = self.probabilities_.argmax(axis=1)
         # A cluster that all of its samples would leave stays as it was found.
         self.labels_ = labels if len(np.unique(labels)) == k else found.labels.numpy()
-        agreement = [
+        agreements = [
             np.mean([adjusted_rand_score(self.labels_, run) for run in of_scale.numpy()]) for of_scale in runs
         ]
-        best = int(np.argmax(agreement))
+        best = int(np.argmax(agreements))
         if scales[best].taken != self._scale.taken:
             self._scale = scales[best]
             self.graph_ = (

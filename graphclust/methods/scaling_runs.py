@@ -14,16 +14,21 @@ from torch import Tensor
 
 from graphclust.graph import SampleGraph
 from graphclust.graph.partition import merged_runs
+from graphclust.graph.separation import count_separated
 from graphclust.methods.starts import principal_components
+from graphclust.nn.vector_scale import vector_scales
 
 #: Samples times clusters up to which a mixture is one of the runs, and its principal components.
 _MOST_MIXED, _COMPONENTS = 1e5, 32
 _LEAST_WEIGHT = 0.01
+#: Least sizes of a cluster, as shares of the mean, and by how much a lower one has to make runs agree more.
+SHARES = (0.3, 0.1)
+_MORE_AGREEMENT = 0.05
 
 
 def scaling_runs(
     graph: SampleGraph, codes: Tensor, n_clusters: int, seed: int, *, parts_per_cluster: int, n_runs: int
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, list[float]]:
     """Clusterings of the scaled samples of a graph, and what each of them counts.
 
     Parameters
@@ -40,21 +45,58 @@ def scaling_runs(
 
     Returns
     -------
-    Tensor [R, N], int64
-        Labels of `n_runs` runs on the graph, and of a Gaussian mixture (`mixture_labels`) where N K is at most 100,000:
-        it sees clusters that overlap, between which a graph has no thin place.
-    float
-        The mean adjusted Rand index of all pairs of the runs on the graph, at least 0.01: runs that hardly agree with
-        each other say little about the samples.
+    Tensor [S, R, N], int64
+        For each of the least sizes `SHARES`, labels of `n_runs` runs on the graph, and of a Gaussian mixture
+        (`mixture_labels`) where N K is at most 100,000: it sees clusters that overlap, between which a graph has no
+        thin place.
+    list of float
+        For each of these, the mean adjusted Rand index of all pairs of the runs on the graph, at least 0.01: runs that
+        hardly agree with each other say little about the samples.
     """
     runs = merged_runs(
-        graph, codes, n_clusters, parts_per_cluster=parts_per_cluster, n_runs=n_runs, random_state=seed
+        graph,
+        codes,
+        n_clusters,
+        parts_per_cluster=parts_per_cluster,
+        n_runs=n_runs,
+        min_share=SHARES,
+        random_state=seed,
     )
-    pairs = [adjusted_rand_score(a, b) for a, b in combinations(runs.numpy(), 2)]
-    weight = max(_LEAST_WEIGHT, float(np.mean(pairs))) if pairs else 1.0
+    weights = [max(_LEAST_WEIGHT, _agreement(same)) if n_runs > 1 else 1.0 for same in runs]
     if len(graph.x) * n_clusters <= _MOST_MIXED:
-        runs = torch.cat([runs, mixture_labels(graph.x, n_clusters, seed)[None]])
-    return runs, weight
+        mixed = mixture_labels(graph.x, n_clusters, seed)
+        runs = torch.cat([runs, mixed.expand(len(runs), 1, -1)], dim=1)
+    return runs, weights
+
+
+def _agreement(runs: Tensor) -> float:
+    """Mean adjusted Rand index of all pairs of runs [R, N]."""
+    return float(np.mean([adjusted_rand_score(a, b) for a, b in combinations(runs.numpy(), 2)]))
+
+
+def clearest_share(runs: list[Tensor]) -> int:
+    """Which of `SHARES` suits, by the runs of each scaling [S, R, N]: the first, unless runs agree more with another.
+
+    Where a small cluster stands alone and is not taken as one, a large one is split instead, by each run elsewhere.
+    One run on each graph and the mixtures are compared; the mean adjusted Rand index of all pairs has to be larger by
+    0.05.
+    """
+    compared = torch.cat([some[:, [0, -1]] for some in runs], dim=1)
+    best = 0
+    for i in range(1, len(compared)):
+        if not torch.equal(compared[i], compared[best]) and (
+            _agreement(compared[i]) > _agreement(compared[best]) + _MORE_AGREEMENT
+        ):
+            best = i
+    return best
+
+
+def count_under_scalings(x: Tensor, bordered: int, seed: int) -> int:
+    """Number of clusters of vectors x [N, d] that `bordered` have a border (`graphclust.graph.separation`)."""
+    count = count_separated(
+        x, lambda rows: [scale(rows) for scale in vector_scales(rows)], bordered=bordered, seed=seed
+    )
+    return count.n_clusters
 
 
 def mixture_labels(x: Tensor, n_clusters: int, seed: int) -> Tensor:

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch_geometric.data import Data
 
 from graphclust.graph import SampleGraph
-from graphclust.graph.partition import consensus_partition, merge_parts
+from graphclust.graph.partition import consensus_partition, merge_parts, merged_runs
 from graphclust.metrics import clustering_accuracy
 
 
@@ -232,3 +232,17 @@ def test_consensus_on_digits_counts_no_stray_component() -> None:
     stray = consensus_partition(graph, graph.x, 10, random_state=0, min_share=0.0).labels
     assert int(torch.bincount(labels).min()) > 0.3 * len(x) / 10
     assert clustering_accuracy(y, labels) > clustering_accuracy(y, stray)
+
+
+def test_one_tree_is_cut_for_several_least_sizes() -> None:
+    x = np.random.default_rng(0).normal(size=(120, 2)) + np.repeat(
+        [[0, 0], [9, 0], [0, 9]], [80, 32, 8], axis=0
+    )
+    graph = SampleGraph.from_features(torch.from_numpy(x).float(), 5, random_state=0)
+    codes = torch.from_numpy(x)
+    both = merged_runs(graph, codes, 3, n_runs=2, min_share=(0.3, 0.1))
+    assert both.shape == (2, 2, 120)
+    for share, runs in zip((0.3, 0.1), both):
+        assert torch.equal(runs, merged_runs(graph, codes, 3, n_runs=2, min_share=share))
+    assert all(sorted(np.bincount(run)) == [8, 32, 80] for run in both[1].numpy())
+    assert not torch.equal(both[0], both[1])

@@ -8,6 +8,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import graphclust
 from graphclust import ConsensusClustering
+from graphclust.methods.scaling_runs import clearest_share
 from graphclust.nn.vector_scale import RankScale
 
 
@@ -56,6 +57,26 @@ class TestScalings:
         assert (model.probabilities_.argmax(axis=1) == model.labels_).all()
         np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-5)
         assert (model.predict(x) == model.labels_).mean() > 0.97
+
+
+class TestUnequalClusters:
+    @pytest.mark.parametrize("sizes", [(1000, 200, 50), (300, 300, 30)])
+    def test_a_small_one_that_stands_alone(self, sizes):
+        x, y = make_blobs(sizes, 2, centers=np.array([[0, 0], [8, 0], [0, 8]]), random_state=0)
+        assert adjusted_rand_score(y, fit(x, 3).labels_) > 0.98
+
+    def test_few_samples_far_out_are_no_cluster(self):
+        x, y = blobs(400, 2, d=4)
+        x[:20] = x[:20] + np.random.default_rng(0).normal(size=(20, 4)) * 20
+        assert adjusted_rand_score(y[20:], fit(x, 2).labels_[20:]) > 0.95
+
+    def test_the_share_on_which_runs_agree_more(self):
+        generator = torch.Generator().manual_seed(0)
+        one, other = torch.arange(120) // 40, torch.randint(0, 3, (4, 4, 120), generator=generator)
+        same = [one.expand(4, -1)] * 4
+        assert clearest_share([torch.stack([noise, clear]) for noise, clear in zip(other, same)]) == 1
+        assert clearest_share([torch.stack([clear, noise]) for noise, clear in zip(other, same)]) == 0
+        assert clearest_share([torch.stack([clear, clear]) for clear in same]) == 0
 
 
 class TestEqualSamples:

@@ -63,6 +63,7 @@ CONV: dict[str, Any] = {
     "random_state": 0,
 }
 LEARNED: dict[str, Any] = {
+    "views": None,
     "channels": [16, 32, 32],
     "hidden_channels": [64],
     "part_epochs": 8,

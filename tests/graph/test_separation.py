@@ -1,0 +1,110 @@
+"""The number of clusters by what they gain over data without clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_wine, make_blobs, make_moons
+from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import silhouette_score
+
+import graphclust
+from graphclust.graph.separation import (
+    LEAST_GAIN,
+    _monotone,
+    _silhouette,
+    _unimodal,
+    _without_clusters,
+    count_separated,
+)
+from graphclust.nn.vector_scale import vector_scales
+
+
+def scaled(rows: torch.Tensor) -> list[torch.Tensor]:
+    return [scale(rows) for scale in vector_scales(rows)]
+
+
+def count(x: np.ndarray, **parameters: int) -> int:
+    return count_separated(torch.from_numpy(x).float(), scaled, **parameters).n_clusters
+
+
+class TestCount:
+    @pytest.mark.parametrize("k", [2, 5, 9])
+    def test_blobs(self, k: int) -> None:
+        x, _ = make_blobs(50 * k, 6, centers=k, random_state=0)
+        assert count(x) == k
+
+    @pytest.mark.parametrize("kind", ["gauss", "long", "cube", "square", "tails"])
+    def test_no_clusters(self, kind: str) -> None:
+        rng = np.random.default_rng(0)
+        normal = rng.normal(size=(300, 6))
+        x = {
+            "gauss": normal,
+            "long": normal * np.array([20, 5, 1, 1, 1, 1]) @ rng.normal(size=(6, 6)),
+            "cube": rng.random((300, 6)),
+            "square": rng.random((300, 2)),
+            "tails": np.exp(normal),
+        }[kind]
+        assert count(x) == 1
+
+    def test_wine(self) -> None:
+        found = count_separated(torch.from_numpy(load_wine().data).float(), scaled)
+        assert found.n_clusters == 3
+        assert found.strengths[found.candidates == 3] > LEAST_GAIN
+        assert len(found.candidates) == len(found.strengths)
+        model = graphclust.cluster(load_wine().data)
+        assert model.n_clusters_ == 3
+        assert graphclust.metrics.clustering_accuracy(load_wine().target, model.labels_) > 0.9
+
+    def test_borders_count_where_silhouettes_say_nothing(self) -> None:
+        x, _ = make_moons(300, noise=0.06, random_state=0)
+        assert count(x) > 4  # moons are cut into arcs ...
+        assert count(x, bordered=2) == 2  # ... unless two groups have a border, and as clusters no gain
+        x, _ = make_blobs(300, 6, centers=6, random_state=0)
+        assert count(x, bordered=2) == 6
+        assert count(x, bordered=40) == 40  # more than are tried
+
+    def test_few_samples(self) -> None:
+        for n in (2, 5, 9):
+            assert count(np.random.default_rng(0).normal(size=(n, 3))) == 1
+        assert count(np.ones((40, 3))) == 1
+        assert count(np.repeat(np.eye(3), 20, axis=0)) == 1  # three kinds of samples are three samples
+
+
+class TestParts:
+    def test_silhouette(self) -> None:
+        rng = np.random.default_rng(0)
+        x, labels = rng.normal(size=(60, 3)), rng.integers(0, 4, 60)
+        labels[0] = 4  # one sample alone
+        distance = np.linalg.norm(x[:, None] - x[None], axis=2)
+        assert _silhouette(distance, labels) == pytest.approx(silhouette_score(x, labels))
+
+    def test_monotone_is_isotonic_regression(self) -> None:
+        rng = np.random.default_rng(0)
+        value, width = rng.random(12), rng.random(12)
+        mean = np.full((12, 12, 1), np.nan)
+        for i in range(12):
+            for j in range(i, 12):
+                mean[i, j, 0] = np.average(value[i : j + 1], weights=width[i : j + 1])
+        expected = IsotonicRegression().fit_transform(np.arange(12), value, sample_weight=width)
+        np.testing.assert_allclose(_monotone(mean)[:, 0], expected)
+
+    def test_two_humps_become_one_and_a_tail_stays(self) -> None:
+        rng = np.random.default_rng(0)
+        humps = np.concatenate([rng.normal(-3, 1, 2000), rng.normal(3, 1, 2000)])
+        x = np.stack([humps, np.exp(rng.normal(size=4000))], axis=1)
+        shares = _unimodal(x)
+        assert (np.diff(shares, axis=1) > -1e-12).all() and np.allclose(shares[:, -1], 1)
+        even = np.arange(33) / 32
+        assert np.abs(shares[0] - even).max() > 0.05 > 0.02 > np.abs(shares[1] - even).max()
+
+    def test_drawn_samples_are_like_the_rows(self) -> None:
+        rng = np.random.default_rng(0)
+        rows = rng.normal(size=(2000, 9)) @ rng.normal(size=(9, 9)) + 5
+        rows[:, 8] = rng.integers(0, 3, 2000)
+        drawn = list(_without_clusters(rows, rng))
+        assert len(drawn) == 5 and all(one.shape == rows.shape for one in drawn)
+        for one in drawn:
+            assert np.abs(np.corrcoef(one.T) - np.corrcoef(rows.T)).max() < 0.15
+        assert set(drawn[-1][:, 8]) == {0, 1, 2}
