@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -168,8 +169,16 @@ class JoinedParts(NamedTuple):
     n_small: int
 
 
-def join_parts(graph: SampleGraph, leaf: NDArray[np.int64], least: int, metric: Metric) -> JoinedParts:
-    """Merge parts by their density distance, those of less than `least` samples first; see `AgglomerativeDensity`.
+def join_parts(
+    graph: SampleGraph,
+    leaf: NDArray[np.int64],
+    least: int,
+    metric: Metric,
+    *,
+    relative: bool = True,
+    runs: Sequence[NDArray[np.int64]] = (),
+) -> JoinedParts:
+    r"""Merge parts by their density distance, those of less than `least` samples first; see `AgglomerativeDensity`.
 
     Parameters
     ----------
@@ -179,22 +188,34 @@ def join_parts(graph: SampleGraph, leaf: NDArray[np.int64], least: int, metric: 
     least : int
         Samples in the smallest cluster.
     metric : Metric
+    relative : bool, default=True
+        Whether the density between two parts counts by that within them, :math:`D_{ab}`, or by itself,
+        :math:`-\log f_{ab}`: average linkage, with :math:`\lambda` as the similarity. Heights then begin at 0.
+    runs : sequence of ndarray [N], int64
+        Earlier clusterings of the samples. With any, the density of two samples counts by the square of the share of
+        them that hold both together (evidence accumulation, Fred & Jain 2005).
     """
 
-    def cost(link: float, size_a: float, size_b: float, own_a: float, own_b: float) -> tuple[float, float]:
-        return float(min(size_a, size_b) >= least), density_distance(link, own_a, own_b)
+    def distance(link: float, size_a: float, size_b: float, own_a: float, own_b: float) -> float:
+        return (
+            density_distance(link, own_a, own_b) if relative else math.log(size_a * size_b) - math.log(link)
+        )
 
-    pairs, links, own = part_links(graph, metric, leaf)
+    def cost(link: float, size_a: float, size_b: float, own_a: float, own_b: float) -> tuple[float, float]:
+        return float(min(size_a, size_b) >= least), distance(link, size_a, size_b, own_a, own_b)
+
+    pairs, links, own = part_links(graph, metric, leaf, runs)
     merges = merge_linked(pairs, links, np.bincount(leaf), own, cost)
     n_small = sum(not enough for enough, _ in merges.costs)
-    height = np.maximum([distance for _, distance in merges.costs], 0.0)
+    distances = np.array([distance for _, distance in merges.costs])
+    height = np.maximum(distances, 0.0) if relative else distances - distances.min(initial=np.inf)
     # What has to be merged for its size would hide by its height all that comes after it.
     height[:n_small] = np.minimum(height[:n_small], height[n_small:].min(initial=np.inf))
     return JoinedParts(make_linkage(merges.children, height), own, n_small)
 
 
 def part_links(
-    graph: SampleGraph, metric: Metric, leaf: NDArray[np.int64]
+    graph: SampleGraph, metric: Metric, leaf: NDArray[np.int64], runs: Sequence[NDArray[np.int64]] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Sums of the densities of the graph's pairs between and within parts.
 
@@ -204,6 +225,8 @@ def part_links(
     metric : Metric
     leaf : ndarray [N], int64
         Part of each sample, 0 ... P - 1.
+    runs : sequence of ndarray [N], int64
+        See `join_parts`.
 
     Returns
     -------
@@ -219,6 +242,10 @@ def part_links(
     distance = pair_distances(graph.x.cpu(), samples, metric)
     core = _core_distances(graph, samples, distance)
     density = 1.0 / np.maximum(distance, core[samples].max(axis=1))
+    if len(runs):
+        together = np.mean([run[samples[:, 0]] == run[samples[:, 1]] for run in runs], axis=0)
+        # A small rest keeps parts linked where the runs never agreed.
+        density *= together**2 + 1e-6
     ends = np.sort(leaf[samples], axis=1)
     code, where = np.unique(ends[:, 0] * n_parts + ends[:, 1], return_inverse=True)
     total = np.bincount(where, weights=density)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from graphclust.methods.base import RESULTS
 from graphclust.methods.deep_autoencoder import AutoEncoderClusterer
 from graphclust.methods.files import read_results, write_results
 from graphclust.methods.kmeans import k_means
-from graphclust.methods.trees import Tree
+from graphclust.methods.trees import Tree, cut_leaves
 from graphclust.nn.leaves import LeafAssignment
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
@@ -51,6 +52,11 @@ class CodeTree(Tree, AutoEncoderClusterer):
     n_leaves: int | None = None
     n_neighbors: int = 10
 
+    #: Whether the density between two parts counts by that within them (`join_parts`).
+    _relative_density: ClassVar[bool] = True
+    #: Other over-segmentations whose clusters weigh the links of the last one.
+    _n_runs: ClassVar[int] = 0
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_count(self.n_neighbors, "n_neighbors")
@@ -67,17 +73,25 @@ class CodeTree(Tree, AutoEncoderClusterer):
     def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         """The tree over the present codes; `memory["start"]` are its clusters."""
         codes = in_blocks(model.embed, source.x, device=source.device).float()
-        parts = k_means(
-            codes.numpy(), self._n_parts(len(codes)), n_init=1, max_iter=20, random_state=source.seed
-        )
-        memory["start"] = self._join(model.head, codes, torch.from_numpy(parts.centers))
+        n_parts, n_runs = self._n_parts(len(codes)), self._n_runs
+        parts = [
+            k_means(codes.numpy(), n_parts, n_init=1, max_iter=20, random_state=source.seed + run)
+            for run in range(n_runs + 1)
+        ]
+        centers = [torch.from_numpy(found.centers) for found in parts]
+        memory["start"] = self._join(model.head, codes, centers[0], [found.labels for found in parts[1:]])
 
     def _n_parts(self, n_samples: int) -> int:
         """Leaves for this many samples: room for one a cluster, and else no more than one for eight samples."""
         return min(n_samples, max(self.n_clusters_, min(self._max_leaves(), n_samples // _LEAF_SIZE)))
 
-    def _join(self, head: LeafAssignment, codes: Tensor, centers: Tensor) -> Tensor:
-        """Join leaves with these centres [P, d] to a tree, cut it into the head's clusters; labels of codes [N]."""
+    def _join(
+        self, head: LeafAssignment, codes: Tensor, centers: Tensor, others: Sequence[NDArray[np.int64]] = ()
+    ) -> Tensor:
+        """Join leaves with these centres [P, d] to a tree, cut it into the head's clusters; labels of codes [N].
+
+        `others` are more over-segmentations [N]: the clusters of their trees weigh this one's links (`join_parts`).
+        """
         head.set_leaves(centers, torch.zeros(len(centers)))
         nearest = in_blocks(head.nearest, codes, device=head.centers.device)
         present, leaf = nearest.unique(return_inverse=True)  # some may be nobody's nearest
@@ -85,10 +99,19 @@ class CodeTree(Tree, AutoEncoderClusterer):
         graph = SampleGraph.from_features(
             codes, min(self.n_neighbors, n - 1), kernel="binary", random_state=0
         )
-        least = max(1, round(LEAST_SHARE * n / self.n_clusters_))
-        self._set_tree(
-            join_parts(graph, leaf.numpy(), least, Metric.make("euclidean", 2.0)).tree, leaf.numpy()
+        join = partial(
+            join_parts,
+            graph,
+            least=max(1, round(LEAST_SHARE * n / self.n_clusters_)),
+            metric=Metric.make("euclidean", 2.0),
+            relative=self._relative_density,
         )
+        runs = []
+        for other in others:
+            part = np.unique(other, return_inverse=True)[1]
+            tree = join(part).tree
+            runs.append(cut_leaves(tree, min(self.n_clusters_, len(tree) + 1))[part])
+        self._set_tree(join(leaf.numpy(), runs=runs).tree, leaf.numpy())
         # Data may have fewer distinct samples than clusters were asked for.
         clusters = torch.from_numpy(self._cut_leaves(min(self.n_clusters_, len(present))))
         head.set_leaves(centers[present], clusters)
