@@ -24,7 +24,14 @@ from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.inputs import Input, choose_image_shape, read_features
 from graphclust.methods.neighbor_average import Neighbors, Table, averaged, sharpened_labels
 from graphclust.methods.starts import PROPAGATIONS, principal_components
-from graphclust.methods.views import VIEWS, View, clusters_of_views, gradient_view, pretrained_views
+from graphclust.methods.views import (
+    MOST_CLUSTERS,
+    VIEWS,
+    View,
+    clusters_of_views,
+    gradient_view,
+    pretrained_views,
+)
 from graphclust.nn.augmentation import RandomAffine, RandomNoise
 from graphclust.nn.convolutional import check_image_shape
 from graphclust.nn.features import ConvFeatures, FeatureClassifier, MLPFeatures
@@ -307,7 +314,8 @@ class LearnedGraphClustering(GraphClusterer):
         """Step 1: parts of the samples; where clusters are too small to have parts, the clusters at once."""
         views = self._views_of(model, source)
         if not self._has_parts():
-            memory["clusters"] = self._merged(views[0], views[1:], source.seed)
+            others = views[1:] if self.n_clusters_ <= MOST_CLUSTERS else []
+            memory["clusters"] = self._merged(views[0], others, source.seed)
             return
         # Views of all samples take turns.
         whole = [view.smoothed(self._propagations()) for view in views if view.rows is None]
@@ -350,7 +358,7 @@ class LearnedGraphClustering(GraphClusterer):
         if first:
             views = self._views_of(model, source)
             # Two views alone do not outvote each other.
-            others = views if len(views) > 1 else []
+            others = views if len(views) > 1 and self.n_clusters_ <= MOST_CLUSTERS else []
             memory["clusters"] = self._merged(View(graph, codes), others, source.seed)
             return
         labels = sharpened_labels(averaged(graph, p, _AVERAGES))

@@ -30,10 +30,16 @@ from graphclust.nn.vector_scale import VectorScale
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
 
+#: Clusters up to which views are put together: a search takes time in proportion to their square.
+MOST_CLUSTERS = 100
+#: Samples that a view has for each cluster at least.
+SAMPLES_OF_CLUSTER = 4
 #: Names of the views of images beside their pixels.
 VIEWS = ("gradients", "pretrained")
 #: Pictures that a pretrained network reads: it takes ten times as long as all else.
 _READ = 5_000
+#: Share of the pictures that differ that have to differ in a view.
+_TOLD = 0.9
 #: Side that it reads them in, at most so many times their own; and how many at once: few enough for the cache.
 _SIDE, _ENLARGED, _AT_ONCE = 96, 8, 8
 #: Columns of its two inner feature maps and of its last one (`graphclust.images.efficientnet.LayerFeatures`).
@@ -110,13 +116,20 @@ def view_of(features: Tensor, options: dict[str, Any], seed: int, rows: Tensor |
 
 
 def gradient_view(x: Tensor, image_shape: Any, options: dict[str, Any], seed: int) -> View | None:
-    """By the directions of edges (`GradientHistograms`); None of plain pictures and of those below four pixels."""
+    """By the directions of edges (`GradientHistograms`).
+
+    None where these do not tell pictures apart: below four pixels, and where a tenth of those that differ do not differ
+    in them (plain ones, of other colours or brightness).
+    """
     if min(image_shape[:2]) < 4:
         return None
     features = in_blocks(GradientHistograms(image_shape), x, block_size=1024)
-    if not bool((features != features[:1]).any()):
-        return None
-    return view_of(features, options, seed)
+    # Two sums with random weights differ where rows do.
+    weights = torch.rand(2, max(x.shape[1], features.shape[1]), generator=torch.Generator().manual_seed(0))
+    told, given = (
+        len(torch.unique(rows @ weights[:, : rows.shape[1]].T, dim=0)) for rows in (features, x.float())
+    )
+    return view_of(features, options, seed) if told > 1 and told >= _TOLD * given else None
 
 
 def pretrained_views(
@@ -168,7 +181,8 @@ def clusters_of_views(
 ) -> Tensor:
     """Clusters [N] that say most about where walks over the graphs of all views lead.
 
-    Parts of the own view are put together (`informative_partition`), from the first clusters of each view.
+    Parts of the own view are put together (`informative_partition`), from the first clusters of each view. Views of
+    fewer than `SAMPLES_OF_CLUSTER` samples for each cluster take no part.
 
     Parameters
     ----------
@@ -189,6 +203,8 @@ def clusters_of_views(
     member = sp.csr_matrix((np.ones(n, np.float32), (np.arange(n), parts.numpy())))
     walks, starts = [], []
     for view in (own, *others):
+        if len(view.components) < SAMPLES_OF_CLUSTER * n_clusters and view is not own:
+            continue
         inside = member if view.rows is None else member[view.rows.numpy()]
         assert view.graph.neighbor_index is not None
         walks.append(neighbor_walk(view.graph.neighbor_index) @ inside)

@@ -44,7 +44,8 @@ class GradientHistograms(nn.Module):
         self.image_shape = check_image_shape(image_shape)
         check_count(n_cells, "n_cells")
         # A cell of less than two pixels is moved away by what a hand does not notice.
-        self.n_cells = tuple(min(n_cells, max(1, side // 2)) for side in self.image_shape[:2])
+        height, width, _ = self.image_shape
+        self.n_cells = min(n_cells, max(1, height // 2)), min(n_cells, max(1, width // 2))
         self.n_bins = check_count(n_bins, "n_bins")
 
     @property

@@ -39,6 +39,11 @@ class TestViews:
     def test_pictures_without_edges_have_no_gradients(self) -> None:
         assert gradient_view(torch.ones(20, 64), (8, 8, 1), OPTIONS, 0) is None
         assert gradient_view(torch.rand(20, 9), (3, 3, 1), OPTIONS, 0) is None
+        shades = torch.linspace(0, 1, 20)[:, None].expand(-1, 64)
+        assert gradient_view(shades.contiguous(), (8, 8, 1), OPTIONS, 0) is None
+        # Equal pictures are no fault of the view.
+        few = torch.rand(4, 64, generator=torch.Generator().manual_seed(0)).repeat(5, 1)
+        assert gradient_view(few, (8, 8, 1), OPTIONS, 0) is not None
 
     def test_a_pretrained_network_reads_some(
         self, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
