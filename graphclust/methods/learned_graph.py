@@ -304,9 +304,14 @@ class LearnedGraphClustering(GraphClusterer):
             gradients = gradient_view(x, self.image_shape_, self._graph_options(), source.seed)
             found += [] if gradients is None else [gradients]  # first, for the parts
         if "pretrained" in chosen:
-            required = not isinstance(self.views, str)
             found += pretrained_views(
-                x, self.image_shape_, self._graph_options(), source.seed, source.device, required=required
+                x,
+                self.image_shape_,
+                self._graph_options(),
+                source.seed,
+                source.device,
+                required=not isinstance(self.views, str),
+                verbose=self.verbose,
             )
         return found
 

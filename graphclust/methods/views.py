@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from rich.console import Console
+from rich.progress import track
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -124,16 +127,25 @@ def gradient_view(x: Tensor, image_shape: Any, options: dict[str, Any], seed: in
     if min(image_shape[:2]) < 4:
         return None
     features = in_blocks(GradientHistograms(image_shape), x, block_size=1024)
-    # Two sums with random weights differ where rows do.
-    weights = torch.rand(2, max(x.shape[1], features.shape[1]), generator=torch.Generator().manual_seed(0))
-    told, given = (
-        len(torch.unique(rows @ weights[:, : rows.shape[1]].T, dim=0)) for rows in (features, x.float())
-    )
+    told, given = _n_different(features), _n_different(x)
     return view_of(features, options, seed) if told > 1 and told >= _TOLD * given else None
 
 
+def _n_different(rows: Tensor) -> int:
+    """Number of different rows, by two sums with random weights: sorting whole rows takes seconds."""
+    weights = torch.rand(rows.shape[1], 2, generator=torch.Generator().manual_seed(0))
+    return len(torch.unique(rows.float() @ weights, dim=0))
+
+
 def pretrained_views(
-    x: Tensor, image_shape: Any, options: dict[str, Any], seed: int, device: Any, *, required: bool = False
+    x: Tensor,
+    image_shape: Any,
+    options: dict[str, Any],
+    seed: int,
+    device: Any,
+    *,
+    required: bool = False,
+    verbose: bool = False,
 ) -> list[View]:
     """By EfficientNet-Lite0's feature maps of three depths, whitened together and each by itself.
 
@@ -158,7 +170,13 @@ def pretrained_views(
     side = min(_SIDE, _ENLARGED * max(image_shape[:2]))
     read = []
     with torch.inference_mode():
-        for block in picked.split(_AT_ONCE):
+        blocks: Iterable[Tensor] = picked.split(_AT_ONCE)
+        console = Console(stderr=True)
+        if verbose and console.is_terminal:
+            blocks = track(
+                list(blocks), "Reading images by EfficientNet-Lite0", transient=True, console=console
+            )
+        for block in blocks:
             maps = block.to(device).float().unflatten(1, image_shape).permute(0, 3, 1, 2)
             maps = (maps - low) / max(high - low, 1e-30)
             if maps.shape[1] != 3:
@@ -203,7 +221,10 @@ def clusters_of_views(
     member = sp.csr_matrix((np.ones(n, np.float32), (np.arange(n), parts.numpy())))
     walks, starts = [], []
     for view in (own, *others):
-        if len(view.components) < SAMPLES_OF_CLUSTER * n_clusters and view is not own:
+        if view is not own and (
+            len(view.components) < SAMPLES_OF_CLUSTER * n_clusters
+            or _n_different(view.components) < n_clusters
+        ):
             continue
         inside = member if view.rows is None else member[view.rows.numpy()]
         assert view.graph.neighbor_index is not None
