@@ -26,11 +26,10 @@ from graphclust.methods.neighbor_average import Neighbors, Table, averaged, shar
 from graphclust.methods.starts import PROPAGATIONS, principal_components
 from graphclust.methods.views import (
     MOST_CLUSTERS,
-    VIEWS,
     View,
+    check_views,
     clusters_of_views,
-    gradient_view,
-    pretrained_views,
+    image_views,
 )
 from graphclust.nn.augmentation import RandomAffine, RandomNoise
 from graphclust.nn.convolutional import check_image_shape
@@ -57,8 +56,6 @@ _LEARNT, _LEARNT_PER_CLUSTER = 50_000, 100
 _RECALL = 0.9
 #: Pictures and vectors that the network reads at once: convolutions are twice as fast where results stay in the cache.
 _PICTURES, _VECTORS = 512, 8192
-#: Side of images up to which pixels are a view too: few pixels hold few directions, and are compared one by one.
-_TINY = 10
 #: New samples whose neighbours are searched at once: enough to make an index worth its while; and
 #: probabilities of such.
 _NEW, _MOST_AT_ONCE = 65536, 1 << 26
@@ -185,7 +182,7 @@ class LearnedGraphClustering(GraphClusterer):
         check_number(self.augmentation, "augmentation", 0.0)
         if self.image_shape is not None and not isinstance(self.image_shape, str):
             check_image_shape(self.image_shape)
-        self._chosen_views()
+        check_views(self.views)
 
     # -- the network -------------------------------------------------------------------------------------------
 
@@ -279,41 +276,14 @@ class LearnedGraphClustering(GraphClusterer):
         """Views of the samples, made once; a run that is resumed makes them again, the same."""
         if "_views" not in self.__dict__:
             scaled = in_blocks(model.scale, source.x, device=source.device)
-            found = self._other_views(scaled, source)
-            shape = self.image_shape_
-            if shape is None or min(shape[:2]) <= _TINY or not found or found[0].rows is not None:
-                found.insert(0, View(source.graph, principal_components(scaled, seed=source.seed)))
-            self._views = found
+            self._views = [View(source.graph, principal_components(scaled, seed=source.seed))]
+            # Given edges say more than what pictures look like.
+            if self.image_shape_ is not None and source.graph.neighbor_index is not None:
+                options = {**self._graph_options(), "verbose": self.verbose}
+                self._views = image_views(
+                    self.views, scaled, self.image_shape_, self._views[0], options, source.seed, source.device
+                )
         return self._views
-
-    def _chosen_views(self) -> Sequence[str]:
-        if isinstance(self.views, str) and self.views == "auto":
-            return VIEWS
-        chosen = () if self.views is None else self.views
-        if isinstance(chosen, str) or not set(chosen) <= set(VIEWS):
-            raise ValueError(f"views={self.views!r} is unknown: use 'auto', None or some of {list(VIEWS)}")
-        return tuple(chosen)
-
-    def _other_views(self, x: Tensor, source: BatchSource) -> list[View]:
-        chosen = self._chosen_views()
-        found: list[View] = []
-        # Given edges say more than what pictures look like.
-        if self.image_shape_ is None or source.graph.neighbor_index is None:
-            return found
-        if "gradients" in chosen:
-            gradients = gradient_view(x, self.image_shape_, self._graph_options(), source.seed)
-            found += [] if gradients is None else [gradients]  # first, for the parts
-        if "pretrained" in chosen:
-            found += pretrained_views(
-                x,
-                self.image_shape_,
-                self._graph_options(),
-                source.seed,
-                source.device,
-                required=not isinstance(self.views, str),
-                verbose=self.verbose,
-            )
-        return found
 
     def _start_parts(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         """Step 1: parts of the samples; where clusters are too small to have parts, the clusters at once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,8 @@ MOST_CLUSTERS = 100
 SAMPLES_OF_CLUSTER = 4
 #: Names of the views of images beside their pixels.
 VIEWS = ("gradients", "pretrained")
+#: Side of images up to which pixels are a view too: few pixels hold few directions, and are compared one by one.
+_TINY = 10
 #: Pictures that a pretrained network reads: it takes ten times as long as all else.
 _READ = 5_000
 #: Share of the pictures that differ that have to differ in a view.
@@ -116,6 +118,47 @@ def view_of(features: Tensor, options: dict[str, Any], seed: int, rows: Tensor |
         features, **{**options, "n_neighbors": min(options["n_neighbors"], len(features) - 1)}
     )
     return View(graph, principal_components(features, seed=seed), rows)
+
+
+def check_views(views: Any) -> Sequence[str]:
+    """The names of views that `views` stands for: "auto", None, or some of `VIEWS`."""
+    if isinstance(views, str) and views == "auto":
+        return VIEWS
+    chosen = () if views is None else views
+    if isinstance(chosen, str) or not set(chosen) <= set(VIEWS):
+        raise ValueError(f"views={views!r} is unknown: use 'auto', None or some of {list(VIEWS)}")
+    return tuple(chosen)
+
+
+def image_views(
+    views: Any, x: Tensor, image_shape: Any, pixels: View, options: dict[str, Any], seed: int, device: Any
+) -> list[View]:
+    """Views of pictures in rows x [N, H * W * C]: those of all pictures first.
+
+    That of the pixels is one of them where pictures are tiny, or have no edges to look at.
+
+    Parameters
+    ----------
+    views : "auto", None or sequence of str
+        See `check_views`; "auto" does without a pretrained network where its weights are not installed.
+    x : Tensor
+    image_shape : (H, W, C)
+    pixels : View
+    options : dict
+        Of `SampleGraph.from_features`.
+    seed : int
+    device : torch.device
+    """
+    chosen = check_views(views)
+    verbose = bool(options.pop("verbose", False))
+    found = [pixels]
+    gradients = gradient_view(x, image_shape, options, seed) if "gradients" in chosen else None
+    if gradients is not None:
+        found = [pixels, gradients] if min(image_shape[:2]) <= _TINY else [gradients]
+    if "pretrained" in chosen:
+        required = not isinstance(views, str)
+        found += pretrained_views(x, image_shape, options, seed, device, required=required, verbose=verbose)
+    return found
 
 
 def gradient_view(x: Tensor, image_shape: Any, options: dict[str, Any], seed: int) -> View | None:
