@@ -32,7 +32,7 @@ from graphclust.methods.graph_mixture import GraphMixture, Projection, refine
 from graphclust.methods.inputs import Input
 from graphclust.methods.scaling_runs import SHARES, clearest_share, count_under_scalings, scaling_runs
 from graphclust.methods.shallow_graph import ShallowGraphClusterer
-from graphclust.methods.starts import PROPAGATIONS, principal_components, propagated
+from graphclust.methods.starts import principal_components, propagated, propagations
 from graphclust.methods.trees import Tree
 from graphclust.nn.vector_scale import RankScale, VectorScale, scale_from_state, suited_scaling, vector_scales
 from graphclust.training.batches import BatchSource
@@ -220,9 +220,8 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
 
     def _positions(self, graph: SampleGraph, seed: int) -> Tensor:
         """Principal components of the graph's samples, propagated over it."""
-        # A walk of more steps than a third of a cluster has samples would leave it.
-        steps = min(PROPAGATIONS, max(2, len(graph.x) // (3 * self.n_clusters_)))
-        return propagated(BatchSource(graph), principal_components(graph.x, _COMPONENTS, seed=seed), steps)
+        components = principal_components(graph.x, _COMPONENTS, seed=seed)
+        return propagated(BatchSource(graph), components, propagations(len(graph.x), self.n_clusters_))
 
     def _fit_scalings(self, x: NDArray[np.float32], seed: int) -> None:
         """The partition on which the runs under several scalings agree."""

