@@ -50,7 +50,9 @@ def cluster(
     data : array, tensor, SampleGraph, PyG Data, path, list of paths, or what `graphclust.images.read_images` takes
         Features [N, d], images [N, H, W], [N, H, W, C] or [N, C, H, W], samples with edges, a folder of images.
     n_clusters : int or None
-        K; None estimates it (`graphclust.estimate_n_clusters`), with a warning where it finds no groups.
+        K; None lets the method estimate it, with a warning where it finds no groups: by borders
+        (`graphclust.estimate_n_clusters`), of vectors also by separation (`ConsensusClustering`), which finds
+        clusters of few samples that no border shows.
     method : str or class, default="auto"
         A method, by its name in any case or as its class, to take it instead of the one of the table.
     random_state : int, RandomState or None, default=0

@@ -114,8 +114,10 @@ def estimate_n_clusters(
        are left are the clusters. The estimate is the median of `n_runs` runs.
 
     A homogeneous cloud has its thickest cuts in the middle, so none of its cuts is a border, whatever its shape, size
-    and dimension. The least strength was set where structureless samples (Gaussian, uniform, moons, 1,000 to 5,000 of
-    them) are hardly ever split; no number of classes enters.
+    and dimension. Of few samples no border may show (wine, 178 samples: 1): `graphclust.cluster` without K then counts
+    vectors by their separation instead (`graphclust.graph.separation.count_separated`). The least
+    strength was set where structureless samples (Gaussian, uniform, moons, 1,000 to 5,000 of them) are hardly ever
+    split; no number of classes enters.
 
     Parameters
     ----------

@@ -133,10 +133,10 @@ def merge_weights(
     height = -np.inf
     found = [False] * len(cuts)
     for step in range(n_parts - 1):
-        for i, min_size in enumerate(min_sizes):
+        for number, min_size in enumerate(min_sizes):
             enough = int((alive & (size >= min_size)).sum()) == n_clusters
-            if enough or (n_parts - step == n_clusters and not found[i]):
-                cuts[i], found[i] = slot_of_part.copy(), found[i] or enough
+            if enough or (n_parts - step == n_clusters and not found[number]):
+                cuts[number], found[number] = slot_of_part.copy(), found[number] or enough
         top = np.where(alive, similarity[np.arange(n_parts), best], -np.inf)
         i = int(top.argmax())
         j = int(best[i])
