@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.transforms import Bbox
+from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import Data
 
 import graphclust
@@ -332,6 +333,27 @@ class TestData:
             child_module._fit(job)
         assert isinstance(seen["graph"], Data) and seen["graph"].edge_index.shape == (2, 2)
         np.testing.assert_array_equal(seen["features"], x)
+
+    @pytest.mark.parametrize("name", ["Agglomerative", "AgglomerativeDensity", "ConsensusClustering", "GCSC"])
+    def test_given_edges_are_those_that_are_clustered(self, name: str, tmp_path: Path) -> None:
+        rng = np.random.default_rng(0)
+        truth = np.repeat([0, 1], 30)
+        joined = np.argwhere(np.triu((truth[:, None] == truth) & (rng.random((60, 60)) < 0.5), 1)).T
+        noise = torch.from_numpy(rng.random((60, 5), dtype=np.float32))
+        data = read_data(Data(x=noise, edge_index=torch.from_numpy(joined.copy())))
+        data.save(tmp_path)
+        seed = {"random_state": 0}
+        job = {
+            "data": str(tmp_path),
+            "method": name,
+            "parameters": {"n_clusters": 4, **seed},
+            "labels": str(tmp_path / "l.npy"),
+        }
+        child_module._fit(job)
+        found = np.load(tmp_path / "l.npy")
+        method = graphclust.methods.METHODS[name](4, **seed)
+        np.testing.assert_array_equal(found, method.fit(data.graph()).labels_)
+        assert adjusted_rand_score(found, method.fit(data.samples()).labels_) < 0.9
 
 
 def test_peak_memory_grows_with_what_is_used() -> None:

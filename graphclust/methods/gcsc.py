@@ -49,7 +49,7 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
     :math:`\hat A^h K (\hat A^h)^T` in the place of :math:`Z Z^T`. The paper reports hyperspectral images
     only. This one gave 89.0, NMI 87.2, ARI 81.9 on digits, 66.5, 80.1, 66.1 on USPS, and 67.4, 53.6, 43.5 on Cora (seed
     0, rows of features with sum 1); `n_hops` was set with the scores of digits and Cora in view. Scale the rows of bags
-    of words: on Cora's words as they are, where long documents lead the singular directions, it gave 37.7.
+    of words: on Cora's words as they are, where long documents lead the singular directions, it gave 63.6.
 
     Where d < N, U and S come from :math:`Z^T Z`, which is d x d (Woodbury's identity for C), so that nothing of size
     N x N is held: W is made a block of rows at a time and keeps the largest of each. The kernel, and d >= N, hold one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ class ShallowGraphClusterer(ShallowClusterer):
     n_neighbors: int = 10
     metric: str = "euclidean"
     p: float = 2.0
+
+    #: Given edges are read, also where `compare` gives them.
+    uses_graph: ClassVar[bool] = True
 
     if TYPE_CHECKING:
         graph_: SampleGraph
