@@ -32,8 +32,8 @@ Mirror = Annotated[
     str,
     typer.Option(
         "--mirror",
-        help="Average network features over mirror images: none, horizontal, or both (also top to bottom; for images "
-        "without an upright position).",
+        help="Average network features over mirror images: none, horizontal, both (also top to bottom; for images "
+        "without an upright position), or auto: horizontal where --features is auto too.",
     ),
 ]
 Cache = Annotated[
@@ -51,7 +51,7 @@ def cluster_images(
     features: str = "auto",
     size: int | None = None,
     resize: str = "pad",
-    mirror: str = "none",
+    mirror: str = "auto",
     cache: Path | None = None,
     labels: str | None = None,
     report: bool = True,

