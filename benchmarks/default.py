@@ -31,6 +31,7 @@ DATA = (
     "leaves_10_mirror",
     "usps",
     "mnist_test",
+    "fashion_mnist",
     "fashion_10000",
     "fashion_10000_layers",
     "cora",
