@@ -40,6 +40,8 @@ _STEPS = {"parts": 240, "clusters": 120}
 _SETTLING = 0.8
 #: Share of the labels that may change in any round.
 _SETTLED = 0.01
+#: What the network's values are called in the memory of a run.
+_KEPT = "network."
 #: Averages over the neighbours that a sample's probabilities go through.
 _AVERAGES = 2
 #: Samples that are learnt from, in all and for each cluster; of more, so many are drawn.
@@ -77,7 +79,7 @@ class LearnedGraphClustering(GraphClusterer):
     4. *Clusters.* The network is trained further to tell the clusters apart. Its probabilities, averaged over the
        neighbours in its own graph and divided by the clusters' frequencies, :math:`p^2_{ij} / f_j`, give the labels of
        the next round. Rounds that help change fewer and fewer labels; where one would change over 1 % of them and
-       over 0.8 times as many as the one before, they end.
+       over 0.8 times as many as the one before, they end with the network of before.
 
     Of more than 50,000 samples (or 100 for each cluster, if that is more) a random part of that size goes through
     these steps, the same for every `random_state`. The trained network then reads all samples, block by block, their
@@ -325,8 +327,15 @@ class LearnedGraphClustering(GraphClusterer):
         changed = (labels != memory["clusters"]).float().mean()
         if changed > max(_SETTLED, _SETTLING * float(memory.get("changed", torch.inf))):
             memory["ended"], stage.epochs = changed, 0
+            # The network has learnt what is refused: back to the one that gave the labels before.
+            kept = {
+                name.removeprefix(_KEPT): value for name, value in memory.items() if name.startswith(_KEPT)
+            }
+            model.load_state_dict(kept, strict=False)
             return
         memory["clusters"], memory["changed"] = labels, changed
+        state = {name: value for name, value in model.state_dict().items() if not name.startswith("parts.")}
+        memory.update({_KEPT + name: value.clone() for name, value in state.items()})
 
     def _part_loss(self, memory: dict[str, Tensor], model: Any, batch: Batch) -> Step:
         logits = model.part_logits(batch.x)

@@ -106,6 +106,17 @@ class TestLearnedGraph:
         assert {r["stage"] for r in model.history_} == {"clusters 1", "clusters 2", "clusters 3"}
         assert float(current["ended"]) == pytest.approx(0.029, abs=1.3e-3)
 
+    def test_a_refused_round_is_undone(self, digits: Any, monkeypatch: Any) -> None:
+        few = {**SMALL, "part_epochs": 1, "epochs": 2}
+        once = LearnedGraphClustering(10, **{**few, "rounds": 1}).fit(digits[0][:600])
+        # Any change after the first is too much.
+        monkeypatch.setattr("graphclust.methods.learned_graph._SETTLED", 1e-9)
+        monkeypatch.setattr("graphclust.methods.learned_graph._SETTLING", 1e-9)
+        model = LearnedGraphClustering(10, **{**few, "rounds": 4}).fit(digits[0][:600])
+        assert "clusters 2" in {record["stage"] for record in model.history_}
+        assert "clusters 3" not in {record["stage"] for record in model.history_}
+        np.testing.assert_array_equal(model.probabilities_, once.probabilities_)
+
     def test_goes_on_after_a_kill(self, digits: Any, tmp_path: Path, monkeypatch: Any) -> None:
         x = digits[0][:400]
         parameters = {**SMALL, "rounds": 2, "part_epochs": 3, "epochs": 2, "checkpoint": tmp_path / "run"}
