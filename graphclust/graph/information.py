@@ -18,6 +18,8 @@ _ROWS = 1000
 #: Temperatures that each search starts at, in nats; over its sweeps they fall to a tenth.
 _TEMPERATURES = 2e-4, 1e-3
 _SWEEPS = 12
+#: Results that are recombined: so many of the best are overlaid, and as often at most as the best becomes better.
+_OVERLAID, _CROSSED, _CROSSINGS = (3, 6, 12), 3, 3
 
 
 class InformativePartition(NamedTuple):
@@ -74,6 +76,7 @@ def informative_partition(
     n_clusters: int,
     *,
     size_weight: float = 0.85,
+    weights: Sequence[float] | None = None,
     random_state: int = 0,
 ) -> InformativePartition:
     r"""Clusters of parts by the information between a sample and the cluster that a short walk from it ends in.
@@ -90,7 +93,10 @@ def informative_partition(
     equal sizes; a smaller :math:`\beta` leaves unequal ones more room.
 
     From each start the parts are visited in random order and moved by heat bath, with the probability
-    exp(I / T) of each cluster, T falling; then each goes where I is largest until the end.
+    exp(I / T) of each cluster, T falling; then each goes where I is largest until the end. Several parts that hold each
+    other where they are have to move at once: so the best results are overlaid, the parts that are together in all of
+    them are moved as one in the same way, and then each by itself again (Sanders & Schulz 2012 recombine partitions of
+    graphs like this). That is repeated while it helps.
 
     Parameters
     ----------
@@ -102,6 +108,8 @@ def informative_partition(
         K, from 1 to P. No cluster is emptied.
     size_weight : float, default=0.85
         beta.
+    weights : sequence of float, optional
+        Of the views in the means; by default each has the same.
     random_state : int
 
     Returns
@@ -121,22 +129,43 @@ def informative_partition(
         )
     n_clusters = check_count(n_clusters, "n_clusters", maximum=widths.pop())
     check_number(size_weight, "size_weight", 0.0)
+    if weights is not None and (len(weights) != len(walks) or min(weights) <= 0):
+        raise ValueError(f"weights={list(weights)} of {len(walks)} views: give each one above 0")
     rng = np.random.default_rng(random_state)
     drawn = [
         walk if walk.shape[0] <= _ROWS else walk[np.sort(rng.choice(walk.shape[0], _ROWS, replace=False))]
         for walk in walks
     ]
-    search, whole = _Search(drawn, n_clusters, size_weight), _Search(walks, n_clusters, size_weight)
+    search = _Search(drawn, n_clusters, size_weight, weights)
+    whole = _Search(walks, n_clusters, size_weight, weights)
     tried: set[bytes] = set()
     found: dict[bytes, InformativePartition] = {}
+
+    def keep(label: np.ndarray, number: int) -> None:
+        if _name(label) not in found:
+            found[_name(label)] = InformativePartition(label, whole.value(label), number)
+
     for number, start in enumerate(starts):
         if _name(start) in tried:
             continue
         tried.add(_name(start))
         for temperature in _TEMPERATURES:
-            label = search.run(np.asarray(start), temperature, rng)
-            if _name(label) not in found:
-                found[_name(label)] = InformativePartition(label, whole.value(label), number)
+            keep(search.run(np.asarray(start), temperature, rng), number)
+    for _ in range(_CROSSINGS):
+        best = sorted(found.values(), key=lambda partition: -partition.information)
+        for size in _OVERLAID:
+            together = np.stack([partition.part_labels for partition in best[:size]], axis=1)
+            group = np.unique(together, axis=0, return_inverse=True)[1].reshape(-1)
+            member = sp.csr_matrix((np.ones(len(group), np.float32), (np.arange(len(group)), group)))
+            groups = _Search([walk @ member for walk in drawn], n_clusters, size_weight, weights)
+            for partition in best[: min(size, _CROSSED)]:
+                start = np.empty(member.shape[1], dtype=np.int64)
+                start[group] = partition.part_labels
+                for temperature in _TEMPERATURES:
+                    moved = groups.run(start, temperature, rng)[group]
+                    keep(search.run(moved, 0.0, rng), partition.start)
+        if max(partition.information for partition in found.values()) <= best[0].information:
+            break
     return max(found.values(), key=lambda partition: partition.information)
 
 
@@ -146,19 +175,34 @@ def _name(label: np.ndarray) -> bytes:
     return first[number].tobytes()
 
 
-def information(walks: Sequence[sp.csr_matrix], part_labels: np.ndarray, size_weight: float = 0.85) -> float:
+def information(
+    walks: Sequence[sp.csr_matrix],
+    part_labels: np.ndarray,
+    size_weight: float = 0.85,
+    weights: Sequence[float] | None = None,
+) -> float:
     """What `informative_partition` maximises, of given clusters of the parts (with a part a sample: of samples)."""
-    return _Search(walks, int(part_labels.max()) + 1, size_weight).value(part_labels)
+    return _Search(walks, int(part_labels.max()) + 1, size_weight, weights).value(part_labels)
 
 
 class _Search:
     """Clusters of parts, and what moving one of them gains: only the walks that end in it need to be looked at."""
 
-    def __init__(self, walks: Sequence[sp.csr_matrix], n_clusters: int, size_weight: float) -> None:
+    def __init__(
+        self,
+        walks: Sequence[sp.csr_matrix],
+        n_clusters: int,
+        size_weight: float,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.n_clusters, self.size_weight = n_clusters, size_weight
-        # A view's samples share one vote.
+        votes = np.ones(len(walks)) if weights is None else np.asarray(weights, dtype=np.float64)
+        # A view's samples share its votes.
         self.share = np.concatenate(
-            [np.full(walk.shape[0], 1 / (len(walks) * walk.shape[0])) for walk in walks]
+            [
+                np.full(walk.shape[0], vote / (votes.sum() * walk.shape[0]))
+                for walk, vote in zip(walks, votes, strict=True)
+            ]
         )
         self.walk = sp.vstack(list(walks)).tocsc()
         self.walk.data = self.walk.data.astype(np.float64)

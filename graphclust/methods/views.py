@@ -29,6 +29,8 @@ SAMPLES_OF_CLUSTER = 4
 _FEW_STEPS, _MIXED = 3, 32
 #: Parts for each cluster that clusters are put together from, and samples that a part has at least on average.
 _PARTS_PER_CLUSTER, _PART_SIZE = 10, 16
+#: What the own view counts against each other one: it has learnt from them, and the labels are averaged over its graph.
+_OWN_VOTES = 2.0
 #: Share of the mean cluster size below which no half of a cluster is split off.
 _LEAST_HALF = 0.3
 
@@ -116,7 +118,8 @@ def n_different(rows: Tensor) -> int:
 def clusters_of_views(own: View, tree: MergeTree, others: list[View], n_clusters: int, seed: int) -> Tensor:
     """Clusters [N] that say most about where walks over the graphs of all views lead.
 
-    Parts of the own view are put together (`informative_partition`), from the first clusters of each view. Views of
+    Parts of the own view, which has two votes, are put together (`informative_partition`), from the first clusters of
+    each view. Views of
     fewer than `SAMPLES_OF_CLUSTER` samples for each cluster take no part.
 
     Parameters
@@ -153,5 +156,6 @@ def clusters_of_views(own: View, tree: MergeTree, others: list[View], n_clusters
                 starts.append(start)
     if not starts:
         return tree.labels
-    found = informative_partition(walks, starts, n_clusters, random_state=seed)
+    weights = [_OWN_VOTES, *[1.0] * (len(walks) - 1)]
+    found = informative_partition(walks, starts, n_clusters, weights=weights, random_state=seed)
     return torch.from_numpy(found.part_labels)[parts]

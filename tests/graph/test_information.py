@@ -59,6 +59,30 @@ class TestObjective:
         label = np.array([0, 1, 2, 0, 1, 2, 2])
         assert information(walks, label, beta) == pytest.approx(plain(walks, label, 3, beta))
 
+    def test_a_view_with_two_votes_counts_twice(self, rng: np.random.Generator) -> None:
+        one, other = random_walks(rng)
+        label = np.array([0, 1, 2, 0, 1, 2, 2])
+        twice = information([one, one, other], label)
+        assert information([one, other], label, weights=[2, 1]) == pytest.approx(twice)
+        assert information([one, other], label) != pytest.approx(twice)
+
+    def test_recombined_results_are_better(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Groups of parts that hold each other: one that is alone where it should not be goes back at once."""
+        crossed, alone = [], []
+        for seed in range(8):
+            rng = np.random.default_rng(seed)
+            group = np.arange(60) // 4  # each of 15 groups leans to one of five clusters
+            table = 0.9 * (group[:, None] == group) + 0.1 * (group[:, None] % 5 == group % 5)
+            table = table + 0.05 * rng.random(table.shape)
+            walks = [sp.csr_matrix(table / table.sum(axis=1, keepdims=True))]
+            starts = [rng.integers(0, 5, 15)[group] for _ in range(3)]
+            crossed.append(informative_partition(walks, starts, 5, random_state=seed).information)
+            with monkeypatch.context() as without:
+                without.setattr("graphclust.graph.information._CROSSINGS", 0)
+                alone.append(informative_partition(walks, starts, 5, random_state=seed).information)
+        assert np.all(np.array(crossed) >= np.array(alone) - 1e-12)
+        assert np.mean(crossed) > np.mean(alone) + 0.01
+
     def test_moves_keep_their_sums(self, rng: np.random.Generator) -> None:
         """What is kept up to date from move to move is what is found anew."""
         walks = random_walks(rng, n_parts=20)
@@ -113,6 +137,8 @@ class TestObjective:
             ({"starts": [np.zeros(6, dtype=int)]}, "6, 7"),
             ({"n_clusters": 8}, "8"),
             ({"size_weight": -1.0}, "size_weight"),
+            ({"weights": [1.0]}, "2 views"),
+            ({"weights": [1.0, 0.0]}, "above 0"),
         ],
     )
     def test_bad_input(self, rng: np.random.Generator, change: dict[str, Any], message: str) -> None:
