@@ -14,9 +14,9 @@ from torch import Tensor
 from graphclust._checks import check_count, check_number
 
 #: Samples of each graph whose walks a search reads at most: more change the information by less than the search finds.
-_ROWS = 1000
+_ROWS = 2000
 #: Temperatures that each search starts at, in nats; over its sweeps they fall to a tenth.
-_TEMPERATURES = 2e-4, 1e-3
+_TEMPERATURES = 2e-4, 1e-3, 3e-3
 _SWEEPS = 12
 #: Results that are recombined: so many of the best are overlaid, and as often at most as the best becomes better.
 _OVERLAID, _CROSSED, _CROSSINGS = (3, 6, 12), 3, 3
@@ -132,11 +132,14 @@ def informative_partition(
     if weights is not None and (len(weights) != len(walks) or min(weights) <= 0):
         raise ValueError(f"weights={list(weights)} of {len(walks)} views: give each one above 0")
     rng = np.random.default_rng(random_state)
-    drawn = [
-        walk if walk.shape[0] <= _ROWS else walk[np.sort(rng.choice(walk.shape[0], _ROWS, replace=False))]
-        for walk in walks
-    ]
-    search = _Search(drawn, n_clusters, size_weight, weights)
+
+    def drawn() -> list[sp.csr_matrix]:
+        """Some rows of each view, others for each search: what only some of them say leads none but one astray."""
+        return [
+            walk if walk.shape[0] <= _ROWS else walk[np.sort(rng.choice(walk.shape[0], _ROWS, replace=False))]
+            for walk in walks
+        ]
+
     whole = _Search(walks, n_clusters, size_weight, weights)
     tried: set[bytes] = set()
     found: dict[bytes, InformativePartition] = {}
@@ -149,15 +152,18 @@ def informative_partition(
         if _name(start) in tried:
             continue
         tried.add(_name(start))
+        search = _Search(drawn(), n_clusters, size_weight, weights)
         for temperature in _TEMPERATURES:
             keep(search.run(np.asarray(start), temperature, rng), number)
     for _ in range(_CROSSINGS):
         best = sorted(found.values(), key=lambda partition: -partition.information)
+        rows = drawn()
+        search = _Search(rows, n_clusters, size_weight, weights)
         for size in _OVERLAID:
             together = np.stack([partition.part_labels for partition in best[:size]], axis=1)
             group = np.unique(together, axis=0, return_inverse=True)[1].reshape(-1)
             member = sp.csr_matrix((np.ones(len(group), np.float32), (np.arange(len(group)), group)))
-            groups = _Search([walk @ member for walk in drawn], n_clusters, size_weight, weights)
+            groups = _Search([walk @ member for walk in rows], n_clusters, size_weight, weights)
             for partition in best[: min(size, _CROSSED)]:
                 start = np.empty(member.shape[1], dtype=np.int64)
                 start[group] = partition.part_labels
