@@ -16,7 +16,7 @@ from graphclust.graph import SampleGraph
 from graphclust.methods.deep_autoencoder import sharpened
 from graphclust.methods.gae import GAE, edges_of
 from graphclust.nn.convolutions import Convolution
-from graphclust.nn.edges import EdgeReconstruction
+from graphclust.nn.edges import EdgeReconstruction, rows_read
 from graphclust.nn.graph_encoder import GraphEncoder
 from graphclust.nn.losses import kl_divergence
 from graphclust.nn.proximity import ProximityAttention, proximity
@@ -157,9 +157,17 @@ class DAEGC(GAE):
             clustering,
         ]
 
-    def _clustering_loss(self, model: Any, batch: Batch) -> Step:
+    def _codes_read(self, model: Any, batch: Batch) -> Tensor:
+        """Codes of the batch's own samples first, then of all that are joined to them."""
         assert batch.adjacency is not None
-        codes = model.embed(batch.x, batch.adjacency)
+        read = rows_read(batch.adjacency.edge_index, batch.size, batch.x.shape[0])
+        return model.embed(batch.x, batch.adjacency, read)
+
+    def _loss(self, model: Any, batch: Batch) -> Step:
+        return Step({"edges": model.edges(self._codes_read(model, batch), batch.index, batch.adjacency)})
+
+    def _clustering_loss(self, model: Any, batch: Batch) -> Step:
+        codes = self._codes_read(model, batch)
         log_q = model.head(codes[: batch.size])
         kl = kl_divergence(sharpened(model, log_q, batch), log_q)
         edges = model.edges(codes, batch.index, batch.adjacency)

@@ -98,7 +98,7 @@ class DinkNet(ContrastedClusterer):
 
     def _loss(self, model: Any, batch: Batch) -> Step:
         discrimination, local = self._contrast(model, batch)
-        codes, centers = model.encoder.smooth(local, batch.adjacency)[: batch.size], model.head.centers
+        codes, centers = model.encoder.smooth(local, batch.adjacency, batch.size), model.head.centers
         terms = {
             "dilation": dilation_loss(centers),
             "shrink": shrink_loss(codes, centers),

@@ -30,6 +30,27 @@ def inner_products(z: Tensor, pairs: Tensor) -> Tensor:
     return (z.index_select(0, pairs[0]) * z.index_select(0, pairs[1])).sum(dim=1)
 
 
+def rows_read(edge_index: Tensor, size: int, n_rows: int) -> int:
+    """Number of leading rows of a batch that hold its own samples and all samples joined to them.
+
+    Rows behind them are sampled for the convolutions alone: a loss over the edges never reads their codes.
+
+    Parameters
+    ----------
+    edge_index : Tensor [2, E]
+        Edges among the rows.
+    size : int
+        The batch's own samples, which come first.
+    n_rows : int
+        All rows.
+    """
+    if size >= n_rows:
+        return n_rows
+    source, target = edge_index
+    joined = source[target < size]
+    return max(size, int(joined.max()) + 1) if joined.numel() else size
+
+
 class EdgeReconstruction:
     r"""Weighted cross-entropy between the inner-product decoder and the edges, over sampled non-edges.
 
@@ -109,6 +130,9 @@ class EdgeReconstruction:
         chosen = (adjacency.edge_index[1] < size) & (adjacency.edge_weight > 0)
         edges, weight = adjacency.edge_index[:, chosen], adjacency.edge_weight[chosen]
         own = torch.arange(size, device=z.device).expand(2, -1)
+        read = rows_read(adjacency.edge_index, size, z.shape[0])
+        if read < z.shape[0]:
+            z = z[:read]  # each of the six selections below has a gradient of the size of z
         # softplus(-a) = -log sigma(a), softplus(a) = -log (1 - sigma(a))
         joined = (F.softplus(-inner_products(z, edges)) * weight).sum()
         joined = joined + F.softplus(-inner_products(z, own)).sum()

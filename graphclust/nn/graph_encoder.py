@@ -145,9 +145,10 @@ class GraphEncoderNetwork(nn.Module):
         codes = output[:, : self.latent_dim]
         return normalize(codes) if self.unit_length else codes
 
-    def embed(self, x: Tensor, adjacency: Adjacency) -> Tensor:
-        """Codes [n, latent_dim] of stored features [n, d] and the edges among them."""
-        return self.code(self.encode(x, adjacency))
+    def embed(self, x: Tensor, adjacency: Adjacency, rows: int | None = None) -> Tensor:
+        """Codes [n, latent_dim] of stored features [n, d] and the edges among them, or of the first `rows` alone."""
+        output = self.encode(x, adjacency)
+        return self.code(output if rows is None or rows >= output.shape[0] else output[:rows])
 
     def forward(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Log-probabilities [n, K]."""

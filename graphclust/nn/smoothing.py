@@ -76,12 +76,13 @@ class SmoothedEncoder(GraphEncoder):
             z = super().step(layer, z, adjacency)
         return z
 
-    def smooth(self, local: Tensor, adjacency: Adjacency) -> Tensor:
-        """Codes of length 1 from H, [n, widths[-1]]."""
+    def smooth(self, local: Tensor, adjacency: Adjacency, rows: int | None = None) -> Tensor:
+        """Codes of length 1 from H, [n, widths[-1]], or the first `rows` of them."""
         far = local
         for _ in range(self.n_hops):
             far = adjacency.propagate(far)
-        return normalize(local + far)
+        both = local + far
+        return normalize(both if rows is None or rows >= both.shape[0] else both[:rows])
 
     def step(self, layer: int, z: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """One convolution, or one propagation: between them H and its propagation lie side by side."""
