@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -157,22 +158,26 @@ def informative_partition(
             keep(search.run(np.asarray(start), temperature, rng), number)
     for _ in range(_CROSSINGS):
         best = sorted(found.values(), key=lambda partition: -partition.information)
-        rows = drawn()
-        search = _Search(rows, n_clusters, size_weight, weights)
-        for size in _OVERLAID:
-            together = np.stack([partition.part_labels for partition in best[:size]], axis=1)
-            group = np.unique(together, axis=0, return_inverse=True)[1].reshape(-1)
-            member = sp.csr_matrix((np.ones(len(group), np.float32), (np.arange(len(group)), group)))
-            groups = _Search([walk @ member for walk in rows], n_clusters, size_weight, weights)
-            for partition in best[: min(size, _CROSSED)]:
-                start = np.empty(member.shape[1], dtype=np.int64)
-                start[group] = partition.part_labels
-                for temperature in _TEMPERATURES:
-                    moved = groups.run(start, temperature, rng)[group]
-                    keep(search.run(moved, 0.0, rng), partition.start)
+        for label, number in _recombined(_Search(drawn(), n_clusters, size_weight, weights), best, rng):
+            keep(label, number)
         if max(partition.information for partition in found.values()) <= best[0].information:
             break
     return max(found.values(), key=lambda partition: partition.information)
+
+
+def _recombined(
+    search: _Search, best: Sequence[InformativePartition], rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Labels of the parts, and the start behind them: what is together in all of the best moves as one, then alone."""
+    for size in _OVERLAID:
+        together = np.stack([partition.part_labels for partition in best[:size]], axis=1)
+        _, one_part, group = np.unique(together, axis=0, return_index=True, return_inverse=True)
+        group = group.reshape(-1)
+        groups = search.of_groups(group)
+        for partition in best[: min(size, _CROSSED)]:
+            for temperature in _TEMPERATURES:
+                moved = groups.run(partition.part_labels[one_part], temperature, rng)[group]
+                yield search.run(moved, 0.0, rng), partition.start
 
 
 def _name(label: np.ndarray) -> bytes:
@@ -213,6 +218,13 @@ class _Search:
         self.walk = sp.vstack(list(walks)).tocsc()
         self.walk.data = self.walk.data.astype(np.float64)
         self.mass = np.asarray(self.walk.T @ self.share).reshape(-1)
+
+    def of_groups(self, group: np.ndarray) -> _Search:
+        """The same search with groups of parts in the place of parts: `group` [P] says which part is in which."""
+        member = sp.csr_matrix((np.ones(len(group)), (np.arange(len(group)), group)))
+        groups = copy.copy(self)
+        groups.walk, groups.mass = (self.walk @ member).tocsc(), member.T @ self.mass
+        return groups
 
     def place(self, label: np.ndarray) -> None:
         """Put each part where `label` says."""
