@@ -69,7 +69,7 @@ class TestObjective:
     def test_recombined_results_are_better(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Groups of parts that hold each other: one that is alone where it should not be goes back at once."""
         crossed, alone = [], []
-        for seed in range(3):
+        for seed in (4, 6, 7):  # starts that single moves do not lead out of
             rng = np.random.default_rng(seed)
             group = np.arange(60) // 4  # each of 15 groups leans to one of five clusters
             table = 0.9 * (group[:, None] == group) + 0.1 * (group[:, None] % 5 == group % 5)
@@ -81,7 +81,7 @@ class TestObjective:
                 without.setattr("graphclust.graph.information._CROSSINGS", 0)
                 alone.append(informative_partition(walks, starts, 5, random_state=seed).information)
         assert np.all(np.array(crossed) >= np.array(alone) - 1e-12)
-        assert np.mean(crossed) > np.mean(alone) + 0.01
+        assert np.mean(crossed) > np.mean(alone) + 0.05
 
     def test_moves_keep_their_sums(self, rng: np.random.Generator) -> None:
         """What is kept up to date from move to move is what is found anew."""
