@@ -22,7 +22,8 @@ PICTURES = Path(__file__).parent.parent / "docs" / "images"
 def in_child(script: str, function: str, **arguments: Any) -> dict[str, Any]:
     """Call `function(**arguments)` of benchmarks/`script`.py in a fresh process.
 
-    Returns its dict with `seconds` (the call alone) and `peak_mib` (largest resident memory of the process) added.
+    Returns its dict with `seconds` (the call alone) and `peak_mib` (largest resident memory of the process, or of one
+    that it waited for) added.
     """
     call = json.dumps({"script": script, "function": function, "arguments": arguments})
     command = [sys.executable, __file__, call]
@@ -111,5 +112,6 @@ if __name__ == "__main__":
     result.setdefault("seconds", round(time.perf_counter() - started, 2))
     # Linux counts in KiB, macOS in bytes.
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    result["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    result["peak_mib"] = round(max(peaks) / unit)
     print(json.dumps(result))

@@ -2,10 +2,11 @@
 
     GRAPHCLUST_DATA=<folder> python benchmarks/folder.py [--run leaves fashion speed]
 
-`leaves`: 990 JPEGs of many sizes through EfficientNet-Lite0, 99 clusters. `fashion`: the last 10,000 images of
-Fashion-MNIST as PNG files, by their pixels, 10 clusters. Both start without cached features. `speed`: the first 200
-leaves through decoding and the network, and the 10,000 PNG files through decoding, against a loop over files that
-decodes one image after the other (and passes it to the same network). Writes benchmarks/results/folder.csv.
+`leaves`: 990 JPEGs of many sizes by the default features of photographs, 99 clusters. `fashion`: the last 10,000 images
+of Fashion-MNIST as PNG files, by their pixels, 10 clusters. Both start without cached features. `speed`: the first 200
+leaves through decoding and the network (once, and as by default at several depths with their mirror images), and the
+10,000 PNG files through decoding, against a loop over files that decodes one image after the other (and passes it to
+the same network). Writes benchmarks/results/folder.csv.
 """
 
 from __future__ import annotations
@@ -73,12 +74,15 @@ def plain(folder: str, n: int, features: str) -> dict[str, Any]:
     import torch
 
     from graphclust.images import fit
-    from graphclust.images.encoders import make_encoder
+    from graphclust.images.encoders import EFFICIENTNET_LAYERS, make_encoder, mirrored
 
     paths = _files(folder, n)
     graphclust.images.read_images(paths[:1], features, cache=None)
     started = time.perf_counter()
-    encoder = None if features == "pixels" else make_encoder(features, device=torch.device("cpu"))
+    name = EFFICIENTNET_LAYERS if features == "auto" else features
+    encoder = None if name == "pixels" else make_encoder(name, device=torch.device("cpu"))
+    if encoder is not None and features == "auto":
+        encoder = mirrored(encoder, "horizontal")
     for path in paths:
         with Image.open(path) as image:
             if encoder is None:
@@ -121,14 +125,15 @@ def main() -> None:
             add("10,000 PNG to report", N_PNG, "command", folder=folder, n_clusters=10)
         if "speed" in options.run:
             for function in ("ours", "plain"):
-                add(
-                    f"leaves, network: {function}",
-                    N_LEAVES,
-                    function,
-                    folder=str(leaves),
-                    n=N_LEAVES,
-                    features="efficientnet-lite0",
-                )
+                for name, features in (("network", "efficientnet-lite0"), ("default", "auto")):
+                    add(
+                        f"leaves, {name}: {function}",
+                        N_LEAVES,
+                        function,
+                        folder=str(leaves),
+                        n=N_LEAVES,
+                        features=features,
+                    )
                 add(f"PNG, pixels: {function}", N_PNG, function, folder=folder, n=N_PNG, features="pixels")
     show(rows, "from a folder")
     write_table("folder", rows, "from a folder of images to labels and report")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 RESIZE = ("pad", "stretch", "crop")
 
@@ -24,6 +24,7 @@ SUFFIXES = frozenset(
     }
 )  # fmt: skip
 
+_ORIENTATION = ExifTags.Base.Orientation
 # Decoded one at a time, so that a row of large scans does not take the memory of all threads at once.
 _LARGE_PIXELS = 1 << 25
 _one_large = threading.Lock()
@@ -78,7 +79,7 @@ def read_size(file: Any) -> tuple[int, int]:
     """Width and height of an upright image (a path or an open file) from its header alone."""
     try:
         with Image.open(file, formats=_formats()) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
             width, height = image.size
             return (height, width) if turned else (width, height)
     except Exception as error:  # as above
@@ -161,8 +162,8 @@ def _upright(image: Image.Image, at_least: int | None) -> Image.Image:
         # Only JPEG listens. Both sides stay above the wanted ones, so the sizing afterwards still averages pixels.
         image.draft(None, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
     image.load()
-    try:
-        return ImageOps.exif_transpose(image)
+    try:  # asked first, as an upright image would be copied
+        return image if image.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
     except Exception:  # damaged metadata; the pixels are there
         return image
 

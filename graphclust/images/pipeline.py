@@ -20,6 +20,8 @@ from graphclust.images.progress import ImageProgress
 from graphclust.images.sources import Source
 
 _MOST_WORKERS = 32
+#: Files below so many bytes are decoded by one thread: most of the time is Python's, and several wait for its lock.
+_TINY, _LOOKED_AT = 4096, 32
 #: Images that a thread takes at once: for small ones, handing over one by one would take longer than decoding.
 _GROUP = 32
 #: JPEG is decoded at least this much larger than it is needed, so that the sizing still averages pixels.
@@ -57,7 +59,8 @@ def encode_all(
     ValueError
         If no image can be read.
     """
-    workers = _cores() if workers is None else workers
+    if workers is None:
+        workers = 1 if encoder.size is None and _are_tiny(opened.items) else _cores()
     batch_size = batch_size or encoder.batch_size
 
     def prepare(item: FileItem | Item) -> tuple[bytes, NDArray[np.uint8] | None] | UnreadableImage:
@@ -74,7 +77,8 @@ def encode_all(
 
     def encode() -> None:
         if batch:
-            store.add(list(batch), encoder.encode(np.stack(list(batch.values()))))
+            images = [pixels[None] for pixels in batch.values()]
+            store.add(list(batch), encoder.encode(images[0] if len(images) == 1 else np.concatenate(images)))
             batch.clear()
 
     with (
@@ -145,6 +149,18 @@ def _in_order(
             yield from waiting.popleft().result()
     while waiting:
         yield from waiting.popleft().result()
+
+
+def _are_tiny(items: Sequence[FileItem | Item]) -> bool:
+    """Whether the first images are files of a few kilobytes."""
+    sizes = []
+    for item in items[:_LOOKED_AT]:
+        try:
+            data = item.load()
+        except UnreadableImage:
+            continue
+        sizes.append(len(data) if isinstance(data, bytes) else _TINY)
+    return bool(sizes) and float(np.median(sizes)) < _TINY
 
 
 def _cores() -> int:

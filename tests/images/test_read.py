@@ -360,6 +360,27 @@ def test_images_are_decoded_in_parallel_and_in_order(photos: Path, monkeypatch: 
     assert np.array_equal(several.x, one.x)
 
 
+@pytest.mark.parametrize(("side", "several"), [(16, False), (128, True)])
+def test_tiny_files_are_decoded_by_one_thread(
+    side: int, several: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphclust.images import pipeline
+
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 256, (side, side), np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "0.png").write_bytes(b"")  # one that cannot be read decides nothing
+    workers = []
+    pool = pipeline.ThreadPoolExecutor
+    monkeypatch.setattr(pipeline, "_cores", lambda: 4)
+    monkeypatch.setattr(pipeline, "ThreadPoolExecutor", lambda n: workers.append(n) or pool(n))
+    images = read_images(tmp_path, "pixels", cache=None)
+    assert len(images) == 2
+    assert workers == [4 if several else 1]
+    read_images(tmp_path, "pixels", cache=None, workers=2)
+    assert workers[1:] == [2]
+
+
 def test_progress_says_how_fast_and_how_long(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = read_images(photos, mean_colour, verbose=True, cache=None)
     assert isinstance(images, Images)
