@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_count
+from graphclust.graph.seeding import spread_centers
 
 _UNLINKED = 1e-12
 
@@ -320,7 +321,7 @@ def check_distinct(n_different: int, n_clusters: int) -> None:
 
 def split_parts(codes: Tensor, n_parts: int, *, random_state: int = 0) -> Tensor:
     """An over-segmentation: labels [N] of k-means with many centres and few iterations on `codes` [N, d]."""
-    kmeans = KMeans(n_parts, n_init=1, max_iter=20, random_state=random_state % 2**32)
+    kmeans = KMeans(n_parts, init=spread_centers, n_init=1, max_iter=20, random_state=random_state % 2**32)
     with warnings.catch_warnings():
         # Equal samples make fewer parts, which is no fault of theirs.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -75,7 +75,8 @@ def read_images(
     cache : path, "auto" or None
         Folder for features; "auto" is ``features`` in GRAPHCLUST_CACHE, else in ``~/.cache/graphclust``.
     batch_size : int, optional
-        Images that the network takes at once; by default 8 on a CPU, 128 on CUDA, 32 for a function.
+        Images that the network takes at once; by default 8 of 224 x 224 on a CPU and more of smaller ones, 128
+        on CUDA, 32 for a function.
     workers : int, optional
         Threads that decode; by default one a core.
     device : str or torch.device, optional
