@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
@@ -133,6 +134,7 @@ def merge_weights(
     cuts = [slot_of_part.copy() for _ in min_sizes]
     height = -np.inf
     found = [False] * len(cuts)
+    unlinked: _NearestMeans | None = None
     for step in range(n_parts - 1):
         for number, min_size in enumerate(min_sizes):
             enough = int((alive & (size >= min_size)).sum()) == n_clusters
@@ -143,12 +145,19 @@ def merge_weights(
         j = int(best[i])
         value = similarity[i, j]
         if value <= 0:
-            i, j = _unlinked_pair(alive, size, means)
+            # From here on no edge joins any two clusters.
+            if means is None:
+                i, j = _smallest_pair(alive, size)
+            else:
+                unlinked = unlinked or _NearestMeans(alive, means)
+                i, j = unlinked.pair()
             value = 0.0
         height = max(height, -np.log(max(value, _UNLINKED)))
         linkage[step] = (*sorted((node[i], node[j])), height, n_leaves[i] + n_leaves[j])
         if means is not None:
             means[i] = (size[i] * means[i] + size[j] * means[j]) / (size[i] + size[j])
+        if unlinked is not None:
+            unlinked.merge(i, j)
         size[i] += size[j]
         n_leaves[i] += n_leaves[j]
         alive[j] = False
@@ -207,18 +216,39 @@ def _join_small(
     return target[part_labels]
 
 
-def _unlinked_pair(alive: np.ndarray, size: np.ndarray, means: np.ndarray | None) -> tuple[int, int]:
-    """Two clusters to merge when no edge joins any: the nearest means, else the smallest."""
+def _smallest_pair(alive: np.ndarray, size: np.ndarray) -> tuple[int, int]:
+    """Two clusters to merge when no edge joins any and nobody knows where they lie."""
     slots = np.flatnonzero(alive)
-    if means is None:
-        first, second = slots[np.argsort(size[slots], kind="stable")[:2]]
-    else:
-        m = means[slots]
-        distance = ((m[:, None] - m[None]) ** 2).sum(axis=2)
-        np.fill_diagonal(distance, np.inf)
-        a, b = np.unravel_index(distance.argmin(), distance.shape)
-        first, second = slots[a], slots[b]
+    first, second = slots[np.argsort(size[slots], kind="stable")[:2]]
     return int(first), int(second)
+
+
+class _NearestMeans:
+    """Two clusters to merge when no edge joins any: those with the nearest means, kept up to date merge by merge."""
+
+    def __init__(self, alive: np.ndarray, means: np.ndarray) -> None:
+        self.slots = np.flatnonzero(alive)
+        self.means = means
+        self.distance = cdist(means[self.slots], means[self.slots], "sqeuclidean")
+        np.fill_diagonal(self.distance, np.inf)
+        self.best = self.distance.argmin(axis=1)
+
+    def pair(self) -> tuple[int, int]:
+        """The slots of both."""
+        nearest = self.distance[np.arange(len(self.slots)), self.best]
+        a = int(nearest.argmin())
+        return int(self.slots[a]), int(self.slots[self.best[a]])
+
+    def merge(self, i: int, j: int) -> None:
+        """Slot j has gone into slot i, whose mean has changed."""
+        a, b = np.searchsorted(self.slots, (i, j))
+        row = cdist(self.means[i : i + 1], self.means[self.slots], "sqeuclidean")[0]
+        row[np.isinf(self.distance[a]) | (np.arange(len(row)) == b)] = np.inf
+        self.distance[a], self.distance[:, a] = row, row
+        self.distance[b], self.distance[:, b] = np.inf, np.inf
+        changed = (self.best == a) | (self.best == b) | (row <= self.distance[np.arange(len(row)), self.best])
+        changed[a] = True
+        self.best[changed] = self.distance[changed].argmin(axis=1)
 
 
 def consensus_partition(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage
+from scipy.cluster.hierarchy import linkage as scipy_linkage
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_moons
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -149,6 +150,26 @@ def test_means_are_weighted_by_size():
     place = torch.tensor([0.0] * 9 + [4.0, -4.5, 30.0, 35.5])[:, None]
     labels = merge_parts(graph, parts, 3, place).labels
     assert labels.tolist() == [0] * 11 + [labels[11], labels[12]] and len(set(labels.tolist())) == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_edges_nearest_means_are_merged(seed):
+    """Centroid linkage (UPGMC), as scipy has it for parts of one sample."""
+    x = np.random.default_rng(seed).normal(size=(40, 3))
+    graph = Data(edge_index=torch.empty(2, 0, dtype=torch.int64), edge_weight=torch.empty(0), num_nodes=40)
+    tree = merge_parts(graph, torch.arange(40), 5, torch.from_numpy(x))
+    expected = scipy_linkage(x, "centroid")
+    np.testing.assert_array_equal(tree.linkage[:, :2], np.sort(expected[:, :2], axis=1))
+
+
+def test_some_edges_then_nearest_means():
+    """After the last edge, what has been merged counts with its mean."""
+    x = torch.tensor([[0.0], [1.0], [10.0], [11.0], [13.0], [40.0]], dtype=torch.float64)
+    edges = torch.tensor([[0, 2, 1, 3], [1, 3, 0, 2]])
+    graph = Data(edge_index=edges, edge_weight=torch.tensor([1.0, 2.0, 1.0, 2.0]), num_nodes=6)
+    tree = merge_parts(graph, torch.arange(6), 1, x)
+    # 2 + 3, 0 + 1, then 4 to the mean 10.5, the two groups, and 5 at last.
+    assert tree.linkage[:, :2].tolist() == [[2, 3], [0, 1], [4, 6], [7, 8], [5, 9]]
 
 
 def test_as_many_clusters_as_parts_and_one():
