@@ -127,7 +127,15 @@ def _needs_reading(data: Any) -> bool:
         return len(data) > 0 and (isinstance(data[0], (str, os.PathLike)) or hasattr(data[0], "convert"))
     if isinstance(data, (np.ndarray, Tensor)):
         return data.ndim in (3, 4) and data.shape[0] > 0 and max(_height_and_width(data)) > _SMALL
-    return not hasattr(data, "__array__")
+    if hasattr(data, "__array__"):
+        return False
+    if isinstance(data, (dict, int, float)) or data is None or hasattr(data, "adj") or hasattr(data, "obsm"):
+        raise TypeError(
+            f"data is a {type(data).__name__}: pass features [N, d] as an array or a data frame (of an AnnData "
+            'adata.obsm["X_pca"]), images, a folder of images, or a graph with features: a PyG Data (of a networkx '
+            "graph torch_geometric.utils.from_networkx) or SampleGraph.from_edges(edges, x)"
+        )
+    return True
 
 
 def suitable_method(data: Any) -> str:

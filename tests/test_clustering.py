@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import networkx
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,8 +67,12 @@ def test_read_only_features_give_no_warning(labels: np.ndarray) -> None:
         (np.ones((50, 4)), "at most 1"),
         (HeteroData(), "to_homogeneous"),
         ([[1, 2], [3]], "differ in length"),
+        (None, "NoneType: pass features"),
+        ({"a": [1.0]}, "dict: pass features"),
+        (networkx.karate_club_graph(), "from_networkx"),
     ],
-    ids=["sparse", "text", "sparse tensor", "column", "masked", "None", "equal", "hetero", "ragged"],
+    ids=["sparse", "text", "sparse tensor", "column", "masked", "None", "equal", "hetero", "ragged"]
+    + ["nothing", "dict", "networkx"],
 )
 def test_one_error_that_says_what_to_do(data: Any, message: str) -> None:
     with warnings.catch_warnings(), pytest.raises((TypeError, ValueError), match=message):
@@ -137,6 +142,18 @@ def test_digits_that_float32_does_not_keep_are_told() -> None:
         warnings.simplefilter("error")
         graphclust.KMeans(3, random_state=0).fit(X + 1e3)
         graphclust.KMeans(3, random_state=0).fit(np.c_[X, np.full(len(X), 1e15)])  # constant: nothing to keep
+
+
+def test_a_sample_far_from_all_others_is_told() -> None:
+    far = X.copy()
+    far[7] = 1e6
+    for data in (far, Data(x=torch.tensor(far))):
+        with pytest.warns(UserWarning, match=r"row 7 lies 2e\+06 .* \(1 of 150 lie over 1,000 times"):
+            graphclust.KMeans(3, random_state=0).fit(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        far[7] = 100
+        graphclust.KMeans(3, random_state=0).fit(far)
 
 
 def test_as_many_clusters_as_samples() -> None:
