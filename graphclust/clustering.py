@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from inspect import signature
 from typing import Any
 
@@ -102,12 +101,6 @@ def cluster(
     if verbose and "verbose" in known:
         estimator.set_params(verbose=True)
     estimator.fit(data)
-    if n_clusters is None and getattr(estimator, "n_clusters_", None) == 1:
-        warnings.warn(
-            f"all {len(estimator.labels_):,} samples are in one cluster: no border between groups is clear enough to "
-            "be told from chance, as often where samples are few; give n_clusters if you know it",
-            stacklevel=2,
-        )
     if images is not None:
         estimator.images_ = images
     return estimator

@@ -480,6 +480,13 @@ class TestPredict:
         assert "no probabilities" in refused("predict", tmp_path / "result", npy, "--probabilities")
 
 
+def test_probabilities_that_a_method_does_not_have_are_told(npy: Path, tmp_path: Path) -> None:
+    options = ["-k", 3, "--method", "kmeans", "--probabilities"]
+    result = run("cluster", npy, "-o", tmp_path / "out", *options)
+    assert "warning: KMeans gives labels and no probabilities" in result.stderr
+    assert "for a folder of images" in refused("duplicates", tmp_path / "out")
+
+
 def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
     wine = load_wine(as_frame=True).frame
     wine.insert(0, "bottle", [f"b{i}" for i in range(len(wine))])

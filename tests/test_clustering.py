@@ -206,3 +206,10 @@ def test_one_cluster_is_said_aloud() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         graphclust.cluster(noise, 2)
+    # Every method that estimates K says it, not only the one call.
+    for model in (
+        graphclust.KMeans("auto", random_state=0),
+        graphclust.AEKMeans("auto", random_state=0, pretrain_epochs=1),
+    ):
+        with pytest.warns(UserWarning, match="all 300 samples are in one cluster"):
+            model.fit(noise)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -152,6 +153,8 @@ def cluster(
 
         out.mkdir(parents=True, exist_ok=True)
         proba = getattr(estimator, "probabilities_", None)
+        if probabilities and proba is None:
+            warnings.warn(f"{type(estimator).__name__} gives labels and no probabilities", stacklevel=1)
         write_labels(table_path, estimator.labels_, proba, every=probabilities, names=table.names)
         for other in {out / "labels.csv", out / "labels.parquet"} - {table_path}:
             other.unlink(

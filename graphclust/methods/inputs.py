@@ -51,6 +51,15 @@ def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
     return int(n_clusters)
 
 
+def warn_of_one_cluster(n_samples: int) -> None:
+    """Said where K was estimated as 1: whatever a method then learns, all samples have the same label."""
+    warnings.warn(
+        f"all {n_samples:,} samples are in one cluster: no border between groups is clear enough to be told from "
+        "chance, as often where samples are few; give n_clusters if you know it",
+        stacklevel=3,
+    )
+
+
 def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     """Features [N, d] of an array, memory map, tensor or PyG Data.
 
