@@ -108,11 +108,25 @@ def check_finite(x: Tensor, name: str = "x") -> None:
 
 
 def check_edges(edge_index: Any, edge_weight: Any, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return edges (int64 [2, E], within the n samples) and their weights (float32 [E], finite, >= 0; 1 if None)."""
+    """Return edges (int64 [2, E], within the n samples) and their weights (float32 [E], finite, >= 0; 1 if None).
+
+    A sparse matrix [N, N] is an adjacency: its entries are the weights of the edges from row to column.
+    """
+    if hasattr(edge_index, "tocoo"):
+        edge_index, edge_weight = _edges_of_adjacency(edge_index, edge_weight, n)
+    elif not isinstance(edge_index, Tensor):
+        edge_index = np.asarray(edge_index)
+        if edge_index.size == 0:  # an empty list has no type of its own
+            edge_index = edge_index.astype(np.int64)
     edges = torch.as_tensor(edge_index, device=device)
     if edges.ndim != 2 or edges.size(0) != 2:
+        remedy = ""
+        if edges.ndim == 2 and edges.size(1) == 2:
+            remedy = "; of a list of pairs [E, 2] pass numpy.transpose(pairs)"
+        elif edges.shape == (n, n):
+            remedy = "; of an adjacency matrix [N, N] pass scipy.sparse.csr_array(adjacency)"
         raise ValueError(
-            f"edge_index has shape {list(edges.shape)}, but [2, E] is needed: sources, then targets"
+            f"edge_index has shape {list(edges.shape)}, but [2, E] is needed: sources, then targets{remedy}"
         )
     if edges.is_floating_point() or edges.is_complex() or edges.dtype == torch.bool:
         raise TypeError(f"edge_index has type {edges.dtype}; pass whole numbers")
@@ -124,14 +138,32 @@ def check_edges(edge_index: Any, edge_weight: Any, n: int, device: torch.device)
         )
     if edge_weight is None:
         return edges, torch.ones(edges.size(1), device=device)
+    if not isinstance(edge_weight, Tensor):
+        edge_weight = np.asarray(edge_weight)
     weight = torch.as_tensor(edge_weight, device=device).detach().float()
     if weight.shape != (edges.size(1),):
         raise ValueError(
             f"edge_weight has shape {list(weight.shape)}, but one number an edge is needed: [{edges.size(1)}]"
         )
-    if not torch.isfinite(weight).all() or bool((weight < 0).any()):
-        raise ValueError("edge_weight must be finite and at least 0; drop or rescale the other edges")
+    wrong = (~torch.isfinite(weight) | (weight < 0)).nonzero().flatten()
+    if len(wrong):
+        source, target = edges[:, wrong[0]].tolist()
+        raise ValueError(
+            f"edge_weight must be finite and at least 0, but that of edge {int(wrong[0])} ({source} to {target}) is "
+            f"{float(weight[wrong[0]]):g} ({len(wrong)} of {len(weight)} are such); drop or rescale these edges"
+        )
     return edges, weight
+
+
+def _edges_of_adjacency(adjacency: Any, edge_weight: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    if tuple(adjacency.shape) != (n, n):
+        raise ValueError(
+            f"the adjacency matrix has shape {list(adjacency.shape)}, but x has {n} samples: [{n}, {n}] is needed"
+        )
+    if edge_weight is not None:
+        raise ValueError("edge_weight is given, and so are the weights in the adjacency matrix: leave it out")
+    entries = adjacency.tocoo()
+    return np.stack([entries.row, entries.col]).astype(np.int64), entries.data
 
 
 def check_edges_are_read(data: Any) -> None:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from pandas import DataFrame, Series
+from graphclust._tables import listed, read_table
 
 __all__ = ["FeatureTable", "read_features", "replacing", "table_format", "write_labels"]
 
 # Names that an .npz file often gives its features, the surest first.
 _FEATURE_KEYS = ("x", "X", "features", "embeddings", "data", "images")
-# Lines that tell what marks the decimals.
-_FIRST_LINES = 100
 _READABLE = (".npy", ".npz", ".csv", ".tsv", ".parquet")
 
 
@@ -38,11 +32,27 @@ class FeatureTable:
         The true classes, where they were asked for; for scores alone.
     image_shape : tuple of int or None
         (H, W) or (H, W, C) where the file holds images.
+    columns : list of str or None
+        Names of the d features, of a table that has a header.
+    names : ndarray of shape (N,) or None
+        Names of the samples, of a table that has some.
     """
 
     x: np.ndarray
     labels: np.ndarray | None = None
     image_shape: tuple[int, ...] | None = None
+    columns: list[str] | None = None
+    names: np.ndarray | None = None
+
+    def data(self) -> Any:
+        """What an estimator is given: images, a data frame where the columns have names, or rows."""
+        if self.image_shape is not None:
+            return self.x.reshape(-1, *self.image_shape)
+        if self.columns is None:
+            return self.x
+        from pandas import DataFrame
+
+        return DataFrame(self.x, columns=self.columns, copy=False)
 
 
 def read_features(
@@ -51,6 +61,8 @@ def read_features(
     key: str | None = None,
     labels: str | None = None,
     ignore: Sequence[str] = (),
+    names: str | None = None,
+    columns: Sequence[str] | None = None,
 ) -> FeatureTable:
     """Read features, and true labels where asked for, from an array file or a table.
 
@@ -65,6 +77,11 @@ def read_features(
         The array or column with the true labels, or (for ``.npy``) another ``.npy`` file.
     ignore : sequence of str, optional
         Columns of a table to leave out.
+    names : str, optional
+        Column of a table with the samples' names, which is no feature.
+    columns : sequence of str, optional
+        The features that a model was fitted to: of a table with a header these are taken, in this order, whatever else
+        there is.
 
     Returns
     -------
@@ -86,21 +103,27 @@ def read_features(
         raise ValueError(
             f"{path} ends in {suffix or 'nothing'!r}: give a file that ends in {', '.join(_READABLE)}"
         )
-    if ignore and suffix in {".npy", ".npz"}:
-        raise ValueError(f"columns to ignore were named, and {path} is an array file without named columns")
+    if suffix in {".npy", ".npz"}:
+        for given, what in ((ignore, "columns to ignore were"), (names, "a column of names was")):
+            if given:
+                raise ValueError(f"{what} named, and {path} is an array file without named columns")
+    found: list[str] | None = None
+    called: np.ndarray | None = None
     with _reading(path):
         if suffix == ".npy":
             array, true = _read_npy(path, key, labels)
         elif suffix == ".npz":
             array, true = _read_npz(path, key, labels)
         else:
-            array, true = _read_table(path, key, labels, ignore)
+            array, true, found, called = read_table(
+                path, key=key, labels=labels, ignore=ignore, names=names, columns=columns
+            )
     x, image_shape = _as_rows(array, path)
     if true is not None and true.shape != (len(x),):
         raise ValueError(
             f"labels {labels!r} have shape {true.shape}, one for each of the {len(x)} samples is needed"
         )
-    return FeatureTable(x, true, image_shape)
+    return FeatureTable(x, true, image_shape, found, called)
 
 
 @contextmanager
@@ -138,140 +161,14 @@ def _read_npz(path: Path, key: str | None, labels: str | None) -> tuple[np.ndarr
         names = list(arrays.files)
         for name in (key, labels):
             if name is not None and name not in names:
-                raise ValueError(f"{path} has no array {name!r}: it holds {_listed(names)}")
+                raise ValueError(f"{path} has no array {name!r}: it holds {listed(names)}")
         if key is None:
             left = [name for name in names if name != labels]
             known = [name for name in _FEATURE_KEYS if name in left]
             if not known and len(left) != 1:
-                raise ValueError(f"{path} holds {_listed(left)}: say with key (--key) which are the features")
+                raise ValueError(f"{path} holds {listed(left)}: say with key (--key) which are the features")
             key = known[0] if known else left[0]
         return arrays[key], None if labels is None else arrays[labels]
-
-
-def _read_table(
-    path: Path, key: str | None, labels: str | None, ignore: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    table = _parse_table(path)
-    table.columns = [str(name) for name in table.columns]
-    names = list(table.columns)
-    for name in (key, labels, *ignore):
-        if name is not None and name not in names:
-            raise ValueError(f"{path} has no column {name!r}: it holds {_listed(names)}")
-    true = None if labels is None else table[labels].to_numpy()
-    if key is not None:
-        return _vectors(table[key], path), true
-    for name in _row_numbers(table.drop(columns=[*ignore, *([] if labels is None else [labels])])):
-        warnings.warn(
-            f"{path}: column {name!r} counts the rows and is taken as a feature; leave it out if it is their number "
-            "(--ignore)",
-            stacklevel=2,
-        )
-    return _numbers(table.drop(columns=[*ignore, *([] if labels is None else [labels])]), path), true
-
-
-def _row_numbers(table: DataFrame) -> list[str]:
-    """Columns of whole numbers that grow by one from row to row."""
-    import pandas as pd
-
-    found = []
-    for name in table.columns:
-        column = table[name]
-        if len(column) > 2 and pd.api.types.is_integer_dtype(column) and not column.isna().any():
-            steps = np.diff(column.to_numpy(dtype=np.int64))
-            if bool((steps == 1).all()):
-                found.append(str(name))
-    return found
-
-
-def _parse_table(path: Path) -> DataFrame:
-    import pandas as pd
-
-    if path.suffix.lower() == ".parquet":
-        return pd.read_parquet(path)
-    encoding = _encoding(path)
-    with path.open(encoding=encoding) as file:
-        lines = list(islice(file, _FIRST_LINES))
-    first = lines[0] if lines else ""
-    separator = _separator(lines)
-    decimal = _decimal_mark(lines, separator)
-    # A first line of numbers alone is data. Columns without a header are called 0, 1, 2, ...
-    header = None if all(_is_number(cell, decimal) for cell in first.strip().split(separator)) else 0
-    try:
-        return pd.read_csv(path, sep=separator, header=header, encoding=encoding, decimal=decimal)
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{path} is empty: one row a sample is needed") from None
-
-
-def _encoding(path: Path) -> str:
-    """UTF-8, or what spreadsheets of Western Europe write where the bytes are none."""
-    with path.open(encoding="utf-8-sig") as file:
-        try:
-            while file.read(1 << 20):
-                pass
-        except UnicodeDecodeError:
-            return "cp1252"
-    return "utf-8-sig"
-
-
-def _separator(lines: Sequence[str]) -> str:
-    """A tab or semicolon that all lines have equally often (commas mark decimals too), or the commonest."""
-    counted = [line for line in lines if line.strip()] or [""]
-    for mark in "\t;":
-        if mark in counted[0] and len({line.count(mark) for line in counted}) == 1:
-            return mark
-    return max(",;\t", key=counted[0].count)
-
-
-def _decimal_mark(lines: Sequence[str], separator: str) -> str:
-    """A comma where it stands inside of numbers, and no point does; spreadsheets of many countries write 1,5."""
-    if separator == ",":
-        return "."
-    cells = [cell.strip().strip('"') for line in lines for cell in line.split(separator)]
-    with_comma = any(re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell) for cell in cells)
-    with_point = any(re.fullmatch(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", cell) for cell in cells)
-    return "," if with_comma and not with_point else "."
-
-
-def _is_number(cell: str, decimal: str) -> bool:
-    try:
-        float(cell.strip().strip('"').replace(decimal, "."))
-    except ValueError:
-        return not cell.strip()  # an empty cell is a missing number, not a name
-    return True
-
-
-def _numbers(table: DataFrame, path: Path) -> np.ndarray:
-    import pandas as pd
-
-    wrong = [
-        name
-        for name in table.columns
-        if not (pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]))
-    ]
-    if wrong:
-        example = table[wrong[0]].dropna()
-        shown = f", for example {example.iloc[0]!r}" if len(example) else ""
-        raise ValueError(
-            f"{path}: the values of {_listed(wrong)} are not numbers{shown}; leave the column out "
-            "(--ignore), or name it as the true class (--labels)"
-        )
-    missing = table.isna().any()
-    if missing.any():
-        name = missing.idxmax()
-        row = int(np.flatnonzero(table[name].isna())[0])
-        raise ValueError(
-            f"{path}: column {name!r} has no value in row {row} (from 0): fill it, or leave the column out (--ignore)"
-        )
-    return table.to_numpy(dtype=np.float64 if (table.dtypes == np.float64).any() else np.float32)
-
-
-def _vectors(column: Series, path: Path) -> np.ndarray:
-    """A column that holds one vector a row, as embedding tables have."""
-    rows = [np.asarray(row, dtype=np.float32) if np.ndim(row) == 1 else None for row in column]
-    lengths = {len(row) for row in rows if row is not None}
-    if any(row is None for row in rows) or len(lengths) != 1:
-        raise ValueError(f"{path}: column {column.name!r} must hold one vector a row, all of one length")
-    return np.stack([row for row in rows if row is not None])
 
 
 def _as_rows(array: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[int, ...] | None]:
@@ -289,11 +186,6 @@ def _as_rows(array: np.ndarray, path: Path) -> tuple[np.ndarray, tuple[int, ...]
     return flat, array.shape[1:]
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def table_format(path: Path) -> str:
     """Tell csv from parquet by the ending of the file; ValueError for any other."""
     suffix = path.suffix.lower()
@@ -303,7 +195,12 @@ def table_format(path: Path) -> str:
 
 
 def write_labels(
-    path: Path, labels: np.ndarray, probabilities: np.ndarray | None, *, every: bool = False
+    path: Path,
+    labels: np.ndarray,
+    probabilities: np.ndarray | None,
+    *,
+    every: bool = False,
+    names: np.ndarray | None = None,
 ) -> None:
     """Write one row a sample: its index, its cluster, the probability of that cluster.
 
@@ -317,10 +214,15 @@ def write_labels(
         Cluster probabilities; the column is left out without them.
     every : bool, default=False
         Also write all K probabilities of each sample, as columns p_0 ... p_{K-1}.
+    names : ndarray of shape (N,), optional
+        Names of the samples, written as the column "name" beside the index.
     """
     import pandas as pd
 
-    columns: dict[str, Any] = {"index": np.arange(len(labels)), "cluster": labels}
+    columns: dict[str, Any] = {"index": np.arange(len(labels))}
+    if names is not None:
+        columns["name"] = names
+    columns["cluster"] = labels
     if probabilities is not None:
         # Of a sparse matrix, which many samples have, NumPy would make a matrix of one row.
         columns["probability"] = np.asarray(probabilities[np.arange(len(labels)), labels]).reshape(-1)

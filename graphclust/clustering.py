@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from inspect import signature
 from typing import Any
 
@@ -102,12 +101,6 @@ def cluster(
     if verbose and "verbose" in known:
         estimator.set_params(verbose=True)
     estimator.fit(data)
-    if n_clusters is None and getattr(estimator, "n_clusters_", None) == 1:
-        warnings.warn(
-            f"all {len(estimator.labels_):,} samples are in one cluster: no border between groups is clear enough to "
-            "be told from chance, as often where samples are few; give n_clusters if you know it",
-            stacklevel=2,
-        )
     if images is not None:
         estimator.images_ = images
     return estimator
@@ -127,7 +120,15 @@ def _needs_reading(data: Any) -> bool:
         return len(data) > 0 and (isinstance(data[0], (str, os.PathLike)) or hasattr(data[0], "convert"))
     if isinstance(data, (np.ndarray, Tensor)):
         return data.ndim in (3, 4) and data.shape[0] > 0 and max(_height_and_width(data)) > _SMALL
-    return not hasattr(data, "__array__")
+    if hasattr(data, "__array__"):
+        return False
+    if isinstance(data, (dict, int, float)) or data is None or hasattr(data, "adj") or hasattr(data, "obsm"):
+        raise TypeError(
+            f"data is a {type(data).__name__}: pass features [N, d] as an array or a data frame (of an AnnData "
+            'adata.obsm["X_pca"]), images, a folder of images, or a graph with features: a PyG Data (of a networkx '
+            "graph torch_geometric.utils.from_networkx) or SampleGraph.from_edges(edges, x)"
+        )
+    return True
 
 
 def suitable_method(data: Any) -> str:

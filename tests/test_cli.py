@@ -160,6 +160,38 @@ class TestReading:
         with pytest.raises(ValueError, match="'name' are not numbers, for example 'image 0'.*--ignore"):
             read_features(tmp_path / "a.csv")
 
+    def test_the_value_that_is_no_number_is_shown(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text("a,b\n1,2\n3,?\n5,6\n")
+        with pytest.raises(ValueError, match=r"'\?' in row 1 \(from 0; 1 of 3\): correct"):
+            read_features(tmp_path / "a.csv")
+
+    def test_a_header_alone_is_no_column_of_text(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text("a,b\n")
+        with pytest.raises(ValueError, match="a header and no rows"):
+            read_features(tmp_path / "a.csv")
+
+    def test_a_title_above_the_table_does_not_swallow_columns(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text("my measurements\n1,2,3\n4,5,6\n")
+        with pytest.raises(ValueError, match="fewer cells.*1 and 3.*remove"):
+            read_features(tmp_path / "a.csv")
+
+    def test_names_of_samples(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text("cell,a,b\nx1,1,2\nx2,3,4\n")
+        read = read_features(tmp_path / "a.csv", names="cell")
+        assert read.names is not None and list(read.names) == ["x1", "x2"] and read.columns == ["a", "b"]
+        with pytest.raises(ValueError, match="'x1' in row 0.*--names"):
+            read_features(tmp_path / "a.csv")
+        # R writes no name above the row names; a .parquet has an index.
+        (tmp_path / "r.csv").write_text("a,b\nx1,1,2\nx2,3,4\n")
+        pd.DataFrame(read.x, index=["x1", "x2"], columns=["a", "b"]).to_parquet(tmp_path / "a.parquet")
+        for name in ("r.csv", "a.parquet"):
+            other = read_features(tmp_path / name)
+            np.testing.assert_array_equal(other.x, read.x)
+            assert other.names is not None and list(other.names) == ["x1", "x2"]
+        np.save(tmp_path / "a.npy", read.x)
+        with pytest.raises(ValueError, match="a column of names was named.*array file"):
+            read_features(tmp_path / "a.npy", names="cell")
+
     def test_a_column_that_counts_the_rows_is_pointed_out(self, table: pd.DataFrame, tmp_path: Path) -> None:
         numbers = table.drop(columns="name")
         numbers.to_csv(tmp_path / "t.csv")  # with the index, as pandas does by default
@@ -446,6 +478,41 @@ class TestPredict:
         assert text.splitlines()[0] == "index,cluster"
         assert [int(line.split(",")[1]) for line in text.splitlines()[1:]] == model.labels_.tolist()
         assert "no probabilities" in refused("predict", tmp_path / "result", npy, "--probabilities")
+
+
+def test_probabilities_that_a_method_does_not_have_are_told(npy: Path, tmp_path: Path) -> None:
+    options = ["-k", 3, "--method", "kmeans", "--probabilities"]
+    result = run("cluster", npy, "-o", tmp_path / "out", *options)
+    assert "warning: KMeans gives labels and no probabilities" in result.stderr
+    assert "for a folder of images" in refused("duplicates", tmp_path / "out")
+
+
+def test_columns_are_found_by_their_names(tmp_path: Path) -> None:
+    wine = load_wine(as_frame=True).frame
+    wine.insert(0, "bottle", [f"b{i}" for i in range(len(wine))])
+    wine.to_csv(tmp_path / "wine.csv", index=False)
+    options = ["--labels", "target", "--names", "bottle", "-k", 3, "--method", "kmeans", "-q"]
+    run("cluster", tmp_path / "wine.csv", "-o", tmp_path / "out", *options)
+    known = pd.read_csv(tmp_path / "out" / "labels.csv")
+    assert list(known.columns[:3]) == ["index", "name", "cluster"] and known["name"][7] == "b7"
+
+    # The columns in another order, and others among them, by which no model was fitted.
+    wine[wine.columns[::-1]].to_csv(tmp_path / "turned.csv", index=False)
+    run("predict", tmp_path / "out", tmp_path / "turned.csv", "-o", tmp_path / "new.csv", "-q")
+    np.testing.assert_array_equal(pd.read_csv(tmp_path / "new.csv")["cluster"], known["cluster"])
+    printed = run("predict", tmp_path / "out", tmp_path / "turned.csv", "--names", "bottle", "-q").stdout
+    assert printed.splitlines()[1] == f"0,b0,{known['cluster'][0]}"
+
+    # Without a header columns are taken by their places.
+    values = wine.drop(columns=["bottle", "target"])
+    values.to_csv(tmp_path / "bare.csv", index=False, header=False)
+    run("predict", tmp_path / "out", tmp_path / "bare.csv", "-o", tmp_path / "bare-labels.csv", "-q")
+    np.testing.assert_array_equal(pd.read_csv(tmp_path / "bare-labels.csv")["cluster"], known["cluster"])
+
+    values.drop(columns="alcohol").to_csv(tmp_path / "less.csv", index=False)
+    assert "'alcohol', which the model was fitted to" in refused(
+        "predict", tmp_path / "out", tmp_path / "less.csv"
+    )
 
 
 def test_methods_to_compare_with_spaces_between_them(npy: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import networkx
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,8 +67,12 @@ def test_read_only_features_give_no_warning(labels: np.ndarray) -> None:
         (np.ones((50, 4)), "at most 1"),
         (HeteroData(), "to_homogeneous"),
         ([[1, 2], [3]], "differ in length"),
+        (None, "NoneType: pass features"),
+        ({"a": [1.0]}, "dict: pass features"),
+        (networkx.karate_club_graph(), "from_networkx"),
     ],
-    ids=["sparse", "text", "sparse tensor", "column", "masked", "None", "equal", "hetero", "ragged"],
+    ids=["sparse", "text", "sparse tensor", "column", "masked", "None", "equal", "hetero", "ragged"]
+    + ["nothing", "dict", "networkx"],
 )
 def test_one_error_that_says_what_to_do(data: Any, message: str) -> None:
     with warnings.catch_warnings(), pytest.raises((TypeError, ValueError), match=message):
@@ -139,6 +144,18 @@ def test_digits_that_float32_does_not_keep_are_told() -> None:
         graphclust.KMeans(3, random_state=0).fit(np.c_[X, np.full(len(X), 1e15)])  # constant: nothing to keep
 
 
+def test_a_sample_far_from_all_others_is_told() -> None:
+    far = X.copy()
+    far[7] = 1e6
+    for data in (far, Data(x=torch.tensor(far))):
+        with pytest.warns(UserWarning, match=r"row 7 lies 2e\+06 .* \(1 of 150 lie over 1,000 times"):
+            graphclust.KMeans(3, random_state=0).fit(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        far[7] = 100
+        graphclust.KMeans(3, random_state=0).fit(far)
+
+
 def test_as_many_clusters_as_samples() -> None:
     x = X[::6]
     for method in ("GCSC", "ConsensusClustering", "KMeans", "Agglomerative"):
@@ -189,3 +206,10 @@ def test_one_cluster_is_said_aloud() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         graphclust.cluster(noise, 2)
+    # Every method that estimates K says it, not only the one call.
+    for model in (
+        graphclust.KMeans("auto", random_state=0),
+        graphclust.AEKMeans("auto", random_state=0, pretrain_epochs=1),
+    ):
+        with pytest.warns(UserWarning, match="all 300 samples are in one cluster"):
+            model.fit(noise)

@@ -40,6 +40,12 @@ Labels = Annotated[
     typer.Option("--labels", help="Column, array or .npy file with the true classes; used for scores alone."),
 ]
 Ignore = Annotated[list[str] | None, typer.Option("--ignore", help="Column to leave out; may be repeated.")]
+Names = Annotated[
+    str | None,
+    typer.Option(
+        "--names", help="Column with the samples' names: no feature, and written beside their labels."
+    ),
+]
 Clusters = Annotated[
     str, typer.Option("--n-clusters", "-k", help='Number of clusters; "auto" estimates it without labels.')
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from graphclust.cli._app import (
     Ignore,
     Key,
     Labels,
+    Names,
     Overwrite,
     Quiet,
     Source,
@@ -89,6 +91,7 @@ def cluster(
     key: Key = None,
     labels: Labels = None,
     ignore: Ignore = None,
+    names: Names = None,
     table_format: Annotated[
         str, typer.Option("--format", help="Format of the labels: csv or parquet.")
     ] = "csv",
@@ -126,7 +129,7 @@ def cluster(
         if method != "auto":  # a wrong name or parameter is told before anything is read
             _estimator(method, chosen)
         if key is None and is_image_source(file):
-            refuse_table_options(ignore=ignore, probabilities=probabilities)
+            refuse_table_options(ignore=ignore, names=names, probabilities=probabilities)
             cluster_images(
                 file,
                 out,
@@ -141,9 +144,8 @@ def cluster(
                 quiet=quiet,
             )
             return
-        table = read_features(file, key=key, labels=labels, ignore=ignore or ())
-
-        data = table.x if table.image_shape is None else table.x.reshape(-1, *table.image_shape)
+        table = read_features(file, key=key, labels=labels, ignore=ignore or (), names=names)
+        data = table.data()
         estimator = _estimator(method, chosen, data)
         started = time.perf_counter()
         estimator.fit(data)
@@ -151,7 +153,9 @@ def cluster(
 
         out.mkdir(parents=True, exist_ok=True)
         proba = getattr(estimator, "probabilities_", None)
-        write_labels(table_path, estimator.labels_, proba, every=probabilities)
+        if probabilities and proba is None:
+            warnings.warn(f"{type(estimator).__name__} gives labels and no probabilities", stacklevel=1)
+        write_labels(table_path, estimator.labels_, proba, every=probabilities, names=table.names)
         for other in {out / "labels.csv", out / "labels.parquet"} - {table_path}:
             other.unlink(
                 missing_ok=True

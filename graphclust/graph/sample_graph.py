@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,10 @@ class SampleGraph(Data):
 
         Parameters
         ----------
-        edge_index : Tensor or array, int, shape [2, E]
-            Row 0 sources, row 1 targets. Self loops are dropped; repeated edges count once, the heaviest.
+        edge_index : Tensor or array, int, shape [2, E], or sparse matrix [N, N]
+            Row 0 sources, row 1 targets. Of a SciPy sparse matrix the entries are the weights of the edges from row to
+            column, as in scanpy's ``adata.obsp["connectivities"]``. Self loops are dropped; repeated edges count
+            once, the heaviest.
         x : array, tensor or memory map, shape [N, d]
         edge_weight : Tensor or array, optional, shape [E]
             Finite and at least 0; 1 by default.
@@ -205,11 +208,15 @@ class SampleGraph(Data):
     def from_data(cls, data: Data, **kwargs: Any) -> SampleGraph:
         """Take a PyG ``Data``: its edges if it has any (:meth:`from_edges`), else its ``x`` (:meth:`from_features`).
 
-        ``edge_weight``, or a one-column ``edge_attr``, gives the weights. Labels and other per-sample tensors
-        (``y``, masks) come along. A ``SampleGraph`` without further arguments is returned as it is.
+        ``edge_weight``, or a one-column ``edge_attr``, gives the weights; other attributes of edges are not read.
+        Labels and other per-sample tensors (``y``, masks) come along. A ``SampleGraph`` without further arguments is
+        returned as it is.
         """
         if not isinstance(data, Data):
-            raise TypeError(f"data is a {type(data).__name__}; pass a torch_geometric.data.Data")
+            raise TypeError(
+                f"data is a {type(data).__name__}; pass a torch_geometric.data.Data (of a networkx graph: "
+                "torch_geometric.utils.from_networkx), or edges to SampleGraph.from_edges"
+            )
         if isinstance(data, cls) and not kwargs:
             return data
         if data.x is None:
@@ -427,4 +434,13 @@ def _edge_weight(data: Data) -> Tensor | None:
     attribute = data.get("edge_attr")
     if isinstance(attribute, Tensor) and attribute.numel() == data.edge_index.size(1):
         return attribute.reshape(-1)
+    for name in ("edge_attr", "weight"):  # from_networkx leaves "weight", whatever it is, under that name
+        unread = data.get(name)
+        if isinstance(unread, Tensor) and unread.ndim and unread.size(0) == data.edge_index.size(1):
+            column = f"{name}[:, 0]" if unread.ndim > 1 else name
+            warnings.warn(
+                f"all edges weigh the same: data.{name} {list(unread.shape)} is not read; for weights set "
+                f"data.edge_weight = data.{column}",
+                stacklevel=3,
+            )
     return None

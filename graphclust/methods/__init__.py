@@ -19,7 +19,7 @@ from graphclust.methods.deep_hierarchical import DeepHierarchical
 from graphclust.methods.dfcn import DFCN
 from graphclust.methods.dinknet import DinkNet
 from graphclust.methods.dmon import DMoN
-from graphclust.methods.files import read_meta, saved_folder
+from graphclust.methods.files import has_meta, read_meta, saved_folder
 from graphclust.methods.gae import GAE, VGAE
 from graphclust.methods.gcsc import GCSC
 from graphclust.methods.genetic import GeneticKMeans
@@ -74,8 +74,10 @@ __all__ = [*METHODS, "DeepClusterer", "GraphClusterer", "ShallowClusterer", "loa
 
 
 def load(folder: str | Path, **parameters: Any) -> Any:
-    """Read a saved estimator of any method; see `DeepClusterer.load`."""
+    """Read a saved estimator of any method, or that of a result of ``graphclust cluster``; see `DeepClusterer.load`."""
     folder = saved_folder(folder)
+    if not has_meta(folder) and has_meta(folder / "model"):
+        folder = folder / "model"
     method = read_meta(folder)["method"]
     if method not in METHODS:
         raise ValueError(

@@ -33,7 +33,13 @@ from graphclust.methods.files import (
     write_meta,
     write_results,
 )
-from graphclust.methods.inputs import Input, check_n_clusters, choose_n_clusters, read_features
+from graphclust.methods.inputs import (
+    Input,
+    check_n_clusters,
+    choose_n_clusters,
+    read_features,
+    warn_of_one_cluster,
+)
 from graphclust.nn.scaling import SCALES
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import Assignments, collect, in_blocks
@@ -170,6 +176,8 @@ class DeepClusterer(
         graph = self._data_of(X)
         n_features = graph.x.shape[1]
         self.n_clusters_ = choose_n_clusters(self.n_clusters, graph, seed)
+        if self.n_clusters == "auto" and self.n_clusters_ == 1:
+            warn_of_one_cluster(len(graph.x))
         with _private_randomness(seed):
             model = self._build(n_features)
             model.scale.fit(graph.x, self.scale)

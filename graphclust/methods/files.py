@@ -107,11 +107,19 @@ def write_meta(folder: Path, estimator: Any, **more: Any) -> None:
     (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
+def has_meta(folder: Path) -> bool:
+    """Whether an estimator was saved in the folder."""
+    return (folder / _META).is_file()
+
+
 def read_meta(folder: Path, *more: str) -> dict[str, Any]:
     """The JSON part of a saved estimator, checked; `more` names what must be in it besides the common part."""
     path = folder / _META
     if not path.exists():
-        raise FileNotFoundError(f"{folder} holds no saved estimator (no {_META})")
+        raise FileNotFoundError(
+            f"{folder} holds no saved estimator (no {_META}): name the folder that save or `graphclust cluster --out` "
+            "wrote"
+        )
     try:
         meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         version = meta.get("format_version")
@@ -141,6 +149,12 @@ def unfitted(
         raise ValueError(
             f"{folder} was saved with a callable for {', '.join(missing)}, which files cannot hold: "
             f"pass it again, load(folder, {missing[0]}=...)"
+        )
+    unknown = sorted(set(meta["parameters"]) - set(cls._get_param_names()))
+    if unknown:
+        raise ValueError(
+            f"{folder} was saved by another version of graphclust: this {cls.__name__} has no parameter "
+            f"{', '.join(map(repr, unknown))}; load it with the graphclust that wrote it, or fit again"
         )
     estimator: Any = cls(**{**meta["parameters"], **callables})
     estimator.n_features_in_ = meta["n_features"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -16,6 +17,11 @@ from torch_geometric.data import Data
 from graphclust._checks import check_choice, check_count, check_edges_are_read, check_features
 from graphclust.graph.counting import estimate_n_clusters
 from graphclust.nn.convolutional import check_image_shape
+
+#: How many times the usual distance from the middle is too far: a digit more, and clusters of iris are lost by one row.
+_FAR = 1000
+#: Values up to which far samples are looked for.
+_MOST_LOOKED_AT = 10**8
 
 Input: TypeAlias = ArrayLike | Tensor | Data
 
@@ -45,6 +51,15 @@ def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
     return int(n_clusters)
 
 
+def warn_of_one_cluster(n_samples: int) -> None:
+    """Said where K was estimated as 1: whatever a method then learns, all samples have the same label."""
+    warnings.warn(
+        f"all {n_samples:,} samples are in one cluster: no border between groups is clear enough to be told from "
+        "chance, as often where samples are few; give n_clusters if you know it",
+        stacklevel=3,
+    )
+
+
 def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     """Features [N, d] of an array, memory map, tensor or PyG Data.
 
@@ -68,7 +83,10 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             estimator.__dict__.pop("feature_names_in_", None)
             estimator.image_shape_ = None
         known = None if reset else estimator.n_features_in_
-        return check_features(X.x, "X.x", min_samples=least, n_features=known)
+        x = check_features(X.x, "X.x", min_samples=least, n_features=known)
+        if reset:
+            _warn_of_far_samples(x, "X.x")
+        return x
     if isinstance(X, Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
@@ -82,7 +100,36 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     array = validate_data(
         estimator, X, reset=reset, dtype="numeric", ensure_min_samples=least, ensure_all_finite=False
     )
-    return check_features(array, "X", min_samples=least)
+    x = check_features(array, "X", min_samples=least)
+    if reset:
+        _warn_of_far_samples(x, "X")
+    return x
+
+
+def _warn_of_far_samples(x: Tensor, name: str) -> None:
+    """Warn of samples so far from all others that no scaling leaves differences between these.
+
+    A single row of codes for missing values (999999) takes the mean and the variance along: clusters of the others are
+    lost, by every method that scales. Distances are those from the columns' medians, compared with their own median.
+    """
+    if x.dtype == torch.uint8 or x.numel() > _MOST_LOOKED_AT:
+        return
+    some = x[torch.linspace(0, len(x) - 1, min(len(x), 500)).long().to(x.device)].double()
+    middle = some.median(dim=0).values
+    usual = float((some - middle).norm(dim=1).median())
+    if usual == 0:
+        return
+    blocks = x.split(max(1, (1 << 22) // x.shape[1]))
+    distance = torch.cat([(block.double() - middle).norm(dim=1) for block in blocks])
+    far = int((distance > _FAR * usual).sum())
+    if far:
+        warnings.warn(
+            f"{name}: row {int(distance.argmax())} lies {float(distance.max()):.3g} from the columns' medians, and "
+            f"half of the samples within {usual:.3g} ({far} of {len(x)} lie over {_FAR:,} times as far): beside it the "
+            "others can hardly be told apart. Correct a wrong value or a code for a missing one (-9999), drop the row, "
+            "or take logarithms of columns with long tails",
+            stacklevel=4,
+        )
 
 
 def _check_columns(X: Any) -> None:

@@ -23,7 +23,13 @@ from graphclust.methods.files import (
     write_meta,
     write_results,
 )
-from graphclust.methods.inputs import Input, check_n_clusters, choose_n_clusters, read_features
+from graphclust.methods.inputs import (
+    Input,
+    check_n_clusters,
+    choose_n_clusters,
+    read_features,
+    warn_of_one_cluster,
+)
 
 Self = TypeVar("Self", bound="ShallowClusterer")
 
@@ -89,6 +95,8 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         seed = draw_seed(self.random_state)
         if self.n_clusters is not None:
             self.n_clusters_ = self._choose_n_clusters(x, seed)
+            if self.n_clusters == "auto" and self.n_clusters_ == 1:
+                warn_of_one_cluster(len(x))
         self.n_features_in_ = x.shape[1]
         self._fit(x.float().cpu().numpy(), seed)
         return self

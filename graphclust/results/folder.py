@@ -145,7 +145,8 @@ class Result:
         missing = [name for name in (_META, _LABELS, _GRAPH) if not (folder / name).exists()]
         if missing:
             raise FileNotFoundError(
-                f"{folder} holds no result of images (no {missing[0]}): name a folder that `graphclust cluster` wrote"
+                f"{folder} holds no result of images (no {missing[0]}): name a folder that `graphclust cluster` wrote "
+                "for a folder of images (of features there are labels and a model, for `graphclust predict`)"
             )
         try:
             meta = json.loads((folder / _META).read_text(encoding="utf-8"))

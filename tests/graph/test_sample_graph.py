@@ -1,10 +1,12 @@
 import copy
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCNConv
 from torch_geometric.transforms import NormalizeFeatures, ToUndirected
@@ -106,13 +108,45 @@ def test_from_edges():
         ([[-1], [0]], None, "from -1"),
         ([0, 1], None, "sources, then targets"),
         ([[0], [1]], [1.0, 2.0], r"edge_weight has shape \[2\]"),
-        ([[0], [1]], [-1.0], "at least 0"),
+        ([[0], [1]], [-1.0], r"edge 0 \(0 to 1\) is -1 \(1 of 1"),
+        ([[0, 1], [1, 2], [0, 2]], None, "numpy.transpose"),
         ([[0], [1]], [np.nan], "finite"),
     ):
         with pytest.raises(ValueError, match=message):
             SampleGraph.from_edges(edges, x, weight)
     with pytest.raises(TypeError, match="whole numbers"):
         SampleGraph.from_edges([[0.0], [1.0]], x)
+
+
+def test_from_an_adjacency_matrix():
+    x = np.eye(3)
+    adjacency = csr_array(np.array([[5, 2, 0], [0, 0, 3], [0, 0, 0]], np.float32))
+    graph = SampleGraph.from_edges(adjacency, x, symmetrize="none")
+    assert graph.edge_index.tolist() == [[0, 1], [1, 2]] and graph.edge_weight.tolist() == [2, 3]
+    assert SampleGraph.from_edges([[], []], x).edge_index.shape == (2, 0)
+    for edges, weight, message in (
+        (csr_array(np.eye(4)), None, r"shape \[4, 4\], but x has 3 samples"),
+        (adjacency, [1.0, 1.0], "leave it out"),
+        (adjacency.toarray().astype(int), None, "csr_array"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SampleGraph.from_edges(edges, x, weight)
+
+
+def test_weights_that_are_not_read_are_told(x):
+    data = Data(x=torch.from_numpy(x), edge_index=torch.tensor([[0, 1], [1, 2]]))
+    for name, value, column in (
+        ("weight", torch.ones(2), "data.weight$"),  # as torch_geometric.utils.from_networkx calls it
+        ("edge_attr", torch.ones(2, 3), r"data.edge_attr\[:, 0\]$"),
+    ):
+        other = data.clone()
+        other[name] = value
+        with pytest.warns(UserWarning, match=column):
+            SampleGraph.from_data(other)
+        other.edge_weight = torch.ones(2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            SampleGraph.from_data(other)
 
 
 def test_from_data(x):

@@ -95,6 +95,22 @@ def test_load_of_the_package_finds_the_class(folder: Path) -> None:
     assert type(graphclust.load(str(folder), device="cpu")) is VGDCN
 
 
+def test_the_model_in_a_result_is_found(folder: Path) -> None:
+    # `graphclust cluster --out result` saves the model in result/model, beside labels and picture.
+    (folder.parent / "labels.csv").touch()
+    assert graphclust.load(folder.parent).n_clusters_ == 5
+    with pytest.raises(FileNotFoundError, match="name the folder that save"):
+        graphclust.load(folder.parent.parent / "nothing")
+
+
+def test_a_parameter_of_another_version_is_named(folder: Path) -> None:
+    meta = json.loads((folder / "estimator.json").read_text())
+    meta["parameters"]["warp"] = 9
+    (folder / "estimator.json").write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match="another version of graphclust: this VGDCN has no parameter 'warp'"):
+        graphclust.load(folder)
+
+
 def test_loading_leaves_the_generators_alone(folder: Path) -> None:
     torch.manual_seed(7)
     before = torch.get_rng_state()

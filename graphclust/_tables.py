@@ -1,0 +1,229 @@
+"""Tables of numbers in, from .csv, .tsv and .parquet: one row a sample."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+
+__all__ = ["Table", "listed", "read_table"]
+
+# Lines that tell what marks the decimals.
+_FIRST_LINES = 100
+
+
+class Table(NamedTuple):
+    """A table that was read.
+
+    Attributes
+    ----------
+    values : ndarray [N, d]
+    labels : ndarray [N] or None
+        The column of true classes, where one was named.
+    columns : list of str or None
+        Names of the d columns; None where the file has no header, or a column of vectors was read.
+    names : ndarray [N] or None
+        Names of the samples: the column that was asked for, else what the file itself marks as row names.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray | None
+    columns: list[str] | None
+    names: np.ndarray | None
+
+
+def read_table(
+    path: Path,
+    *,
+    key: str | None = None,
+    labels: str | None = None,
+    ignore: Sequence[str] = (),
+    names: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Table:
+    """Read a table; see `graphclust._files.read_features`, which this is a part of.
+
+    Raises
+    ------
+    ValueError
+        Where a column is missing or holds no numbers; the message names the column and a value.
+    """
+    table = _parse(path)
+    has_header = not all(isinstance(name, int) for name in table.columns)
+    table.columns = [str(name) for name in table.columns]
+    for name in (key, labels, names, *ignore):
+        if name is not None and name not in table.columns:
+            raise ValueError(f"{path} has no column {name!r}: it holds {listed(list(table.columns))}")
+    true = None if labels is None else table[labels].to_numpy()
+    called = _row_names(table) if names is None else table[names].to_numpy()
+    if called is not None and called.dtype.kind not in "iu":
+        called = called.astype(str)
+    if key is not None:
+        return Table(_vectors(table[key], path), true, None, called)
+    left = table.drop(columns=list({*ignore, *(name for name in (labels, names) if name is not None)}))
+    if columns is not None and has_header:
+        # By their names: a table of the same columns in another order would else be read wrongly, and silently.
+        if missing := [name for name in columns if name not in left]:
+            raise ValueError(
+                f"{path} has no column {listed(missing)}, which the model was fitted to: it holds "
+                f"{listed(list(left.columns))}"
+            )
+        left = left[list(columns)]
+    else:
+        for name in _row_numbers(left):
+            warnings.warn(
+                f"{path}: column {name!r} counts the rows and is taken as a feature; leave it out if it is their "
+                "number (--ignore)",
+                stacklevel=2,
+            )
+    return Table(_numbers(left, path), true, list(left.columns) if has_header else None, called)
+
+
+def _row_names(table: DataFrame) -> np.ndarray | None:
+    """What pandas took as names of the rows: the index of a .parquet, the column that R writes without a header."""
+    from pandas import RangeIndex
+
+    return None if isinstance(table.index, RangeIndex) else table.index.to_numpy()
+
+
+def _row_numbers(table: DataFrame) -> list[str]:
+    """Columns of whole numbers that grow by one from row to row."""
+    import pandas as pd
+
+    found = []
+    for name in table.columns:
+        column = table[name]
+        if len(column) > 2 and pd.api.types.is_integer_dtype(column) and not column.isna().any():
+            steps = np.diff(column.to_numpy(dtype=np.int64))
+            if bool((steps == 1).all()):
+                found.append(str(name))
+    return found
+
+
+def _parse(path: Path) -> DataFrame:
+    import pandas as pd
+
+    if path.suffix.lower() == ".parquet":
+        return pd.read_parquet(path)
+    encoding = _encoding(path)
+    with path.open(encoding=encoding) as file:
+        lines = list(islice(file, _FIRST_LINES))
+    first = lines[0] if lines else ""
+    separator = _separator(lines)
+    decimal = _decimal_mark(lines, separator)
+    # A first line of numbers alone is data. Columns without a header are called 0, 1, 2, ...
+    header = None if all(_is_number(cell, decimal) for cell in first.strip().split(separator)) else 0
+    try:
+        table = pd.read_csv(path, sep=separator, header=header, encoding=encoding, decimal=decimal)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path} is empty: one row a sample is needed") from None
+    if len(table) == 0:
+        raise ValueError(f"{path} holds a header and no rows: one row a sample is needed")
+    if table.index.nlevels > 1:
+        # pandas takes all columns but the last ones as names of the rows then, and says nothing.
+        wide = table.shape[1] + table.index.nlevels
+        raise ValueError(
+            f"{path}: the first line has fewer cells than the next ones ({table.shape[1]} and {wide}): remove what "
+            "stands above the header"
+        )
+    return table
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8, or what spreadsheets of Western Europe write where the bytes are none."""
+    with path.open(encoding="utf-8-sig") as file:
+        try:
+            while file.read(1 << 20):
+                pass
+        except UnicodeDecodeError:
+            return "cp1252"
+    return "utf-8-sig"
+
+
+def _separator(lines: Sequence[str]) -> str:
+    """A tab or semicolon that all lines have equally often (commas mark decimals too), or the commonest."""
+    counted = [line for line in lines if line.strip()] or [""]
+    for mark in "\t;":
+        if mark in counted[0] and len({line.count(mark) for line in counted}) == 1:
+            return mark
+    return max(",;\t", key=counted[0].count)
+
+
+def _decimal_mark(lines: Sequence[str], separator: str) -> str:
+    """A comma where it stands inside of numbers, and no point does; spreadsheets of many countries write 1,5."""
+    if separator == ",":
+        return "."
+    cells = [cell.strip().strip('"') for line in lines for cell in line.split(separator)]
+    with_comma = any(re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell) for cell in cells)
+    with_point = any(re.fullmatch(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", cell) for cell in cells)
+    return "," if with_comma and not with_point else "."
+
+
+def _is_number(cell: str, decimal: str) -> bool:
+    try:
+        float(cell.strip().strip('"').replace(decimal, "."))
+    except ValueError:
+        return not cell.strip()  # an empty cell is a missing number, not a name
+    return True
+
+
+def _numbers(table: DataFrame, path: Path) -> np.ndarray:
+    import pandas as pd
+
+    wrong = [
+        name
+        for name in table.columns
+        if not (pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]))
+    ]
+    if wrong:
+        raise ValueError(f"{path}: the values of {listed(wrong)} are not numbers{_example(table[wrong[0]])}")
+    missing = table.isna().any()
+    if missing.any():
+        name = missing.idxmax()
+        row = int(np.flatnonzero(table[name].isna())[0])
+        raise ValueError(
+            f"{path}: column {name!r} has no value in row {row} (from 0): fill it, or leave the column out (--ignore)"
+        )
+    return table.to_numpy(dtype=np.float64 if (table.dtypes == np.float64).any() else np.float32)
+
+
+def _example(column: Series) -> str:
+    """The first value of a column that is no number, and what to do: a single "?" needs another cure than names do."""
+    import pandas as pd
+
+    known = column.dropna()
+    strange = known[pd.to_numeric(known, errors="coerce").isna()]
+    remedy = "leave the column out (--ignore), or name it as the true class (--labels)"
+    if not len(strange):
+        return f"; {remedy}"
+    example = (
+        f", for example {strange.iloc[0]!r} in row {int(np.flatnonzero(column.index == strange.index[0])[0])}"
+    )
+    if len(strange) < len(known):
+        return f"{example} (from 0; {len(strange)} of {len(column)}): correct them, or leave the column out (--ignore)"
+    if len(column) > 1 and known.is_unique:
+        remedy += ", or as the samples' names (--names)"
+    return f"{example} (from 0); {remedy}"
+
+
+def _vectors(column: Series, path: Path) -> np.ndarray:
+    """A column that holds one vector a row, as embedding tables have."""
+    rows = [np.asarray(row, dtype=np.float32) if np.ndim(row) == 1 else None for row in column]
+    lengths = {len(row) for row in rows if row is not None}
+    if any(row is None for row in rows) or len(lengths) != 1:
+        raise ValueError(f"{path}: column {column.name!r} must hold one vector a row, all of one length")
+    return np.stack([row for row in rows if row is not None])
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first names, quoted, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return (shown or "nothing") + (f" and {len(names) - most} more" if len(names) > most else "")
