@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_number
 from graphclust.graph import SampleGraph
+from graphclust.graph.attachment import StackedRows, attach
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.inputs import Input, read_features
@@ -130,6 +131,6 @@ class CodeGraphClusterer(GraphClusterer):
     def _attach(self, features: Tensor) -> SampleGraph:
         by_code = copy.copy(self.graph_)
         by_code.x = self.graph_["codes"]
-        attached = by_code.attach(self._codes_of(self.model_, features))
-        attached.x = torch.cat([self.graph_.x, features.to(self.graph_.x.dtype)])
+        attached: SampleGraph = attach(by_code, self._codes_of(self.model_, features))
+        attached.x = StackedRows(self.graph_.x, features.to(self.graph_.x.device))
         return attached

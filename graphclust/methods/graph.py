@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
+from graphclust.graph.attachment import attach
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input, read_features
 from graphclust.training.batches import BatchSource
@@ -121,8 +122,8 @@ class GraphClusterer(DeepClusterer):
         return self._source(attached, self._device), torch.arange(n_old, n_old + len(features))
 
     def _attach(self, features: Tensor) -> SampleGraph:
-        """The training graph with new samples joined to it."""
-        return self.graph_.attach(features)
+        """The training graph with new samples joined to it; the features of both lie where they are."""
+        return attach(self.graph_, features)
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)
