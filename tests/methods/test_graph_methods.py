@@ -258,6 +258,16 @@ def test_a_broken_run_ends_as_an_unbroken_one(
     assert [r["loss"] for r in model.history_] == [r["loss"] for r in whole.history_]
 
 
+def test_many_new_samples_among_which_are_training_samples_are_written(
+    x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DinkNet(8, **TINY_DINK).fit(x[:150])
+    mixed = x[::-1].copy()
+    expected = model.predict(mixed)
+    monkeypatch.setattr("graphclust.training.inference.MOST_DENSE", 0)  # as of many samples: sparse tables
+    np.testing.assert_array_equal(model.predict(mixed, out=tmp_path / "labels"), expected)
+
+
 # Least accuracy: well above k-means (33); narrow networks and short training but for DMoN.
 @pytest.mark.slow
 @pytest.mark.parametrize(
