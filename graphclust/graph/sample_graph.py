@@ -392,6 +392,12 @@ class SampleGraph(Data):
         return f"{type(self).__name__}({describe(self)})"
 
 
+def on_cpu(graph: Data) -> Any:
+    """The graph itself where its features are on the CPU, else a copy there: what PyG moves, it moves in place."""
+    assert graph.x is not None
+    return graph if graph.x.device.type == "cpu" else copy.copy(graph).cpu()
+
+
 def _edge_weight(data: Data) -> Tensor | None:
     if data.get("edge_weight") is not None:
         return data.edge_weight

@@ -46,7 +46,7 @@ def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
 
 
 def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
-    """Features [N, d] of an array, memory map, tensor or PyG Data.
+    """Features [N, d] of an array, memory map, tensor or PyG Data, on the CPU.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             estimator.__dict__.pop("feature_names_in_", None)
             estimator.image_shape_ = None
         known = None if reset else estimator.n_features_in_
-        return check_features(X.x, "X.x", min_samples=least, n_features=known)
+        return check_features(X.x, "X.x", min_samples=least, n_features=known).cpu()
     if isinstance(X, Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
