@@ -124,6 +124,9 @@ class LearnedGraphClustering(GraphClusterer):
         brought to 96 x 96 pixels). "auto": both, the second where the extra ``images`` is installed. None: pixels
         alone, clustered as vectors are. Vectors have no other views.
 
+    normalization, num_workers : ignored
+        Propagation is symmetric, and no neighbours are sampled.
+
     Attributes
     ----------
     graph_ : SampleGraph
