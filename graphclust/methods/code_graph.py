@@ -122,8 +122,9 @@ class CodeGraphClusterer(GraphClusterer):
         return in_blocks(lambda b: model.autoencoder.encode(model.scale(b)).mean, x, device=device).float()
 
     def _code_graph(self, model: Any, x: Tensor) -> SampleGraph:
-        model.eval()
-        codes = self._codes_of(model, x)
+        training = model.training  # the graph is made when the first batch is asked for
+        codes = self._codes_of(model.eval(), x)
+        model.train(training)
         graph = self._sample_graph(codes)
         graph.x, graph["codes"] = x, codes
         return graph

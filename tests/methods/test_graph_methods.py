@@ -195,6 +195,13 @@ class TestDinkNet:
 
 
 class TestGraphMI:
+    def test_the_graph_is_made_while_the_network_trains_on(self, x: np.ndarray) -> None:
+        model = GraphMI(4, **TINY_MI).fit(x)
+        for training in (True, False):
+            network = model.model_.train(training)
+            model._code_graph(network, torch.from_numpy(x))
+            assert network.training is training and network.autoencoder.training is training
+
     def test_graph_is_that_of_the_codes(self, x: np.ndarray) -> None:
         model = GraphMI(4, **TINY_MI).fit(x)
         network = model.model_
