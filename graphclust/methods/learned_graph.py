@@ -123,7 +123,6 @@ class LearnedGraphClustering(GraphClusterer):
         What images are looked at by: the directions of their edges, and EfficientNet-Lite0 (at most 5,000 of them,
         brought to 96 x 96 pixels). "auto": both, the second where the extra ``images`` is installed. None: pixels
         alone, clustered as vectors are. Vectors have no other views.
-
     normalization, num_workers : ignored
         Propagation is symmetric, and no neighbours are sampled.
 
