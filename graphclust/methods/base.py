@@ -22,6 +22,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_device
+from graphclust.graph.storage import checksum
 from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
     plain_parameters,
@@ -213,6 +214,9 @@ class DeepClusterer(
             "data_digest": digest,
             "n_edges": graph.edge_index.shape[1],
         }
+        if self.checkpoint is not None:  # all of the data is read once for it
+            data["data_checksum"] = checksum(graph.x)
+            data["edge_checksum"] = [checksum(graph.edge_index), checksum(graph.edge_weight)]
         return {"method": type(self).__name__, **parameters, **data, "seed": seed}
 
     # -- reading the result ------------------------------------------------------------------------------------
