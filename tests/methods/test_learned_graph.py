@@ -110,8 +110,8 @@ class TestLearnedGraph:
         few = {**SMALL, "part_epochs": 1, "epochs": 2}
         once = LearnedGraphClustering(10, **{**few, "rounds": 1}).fit(digits[0][:600])
         # Any change after the first is too much.
-        monkeypatch.setattr("graphclust.methods.learned_graph._SETTLED", 1e-9)
-        monkeypatch.setattr("graphclust.methods.learned_graph._SETTLING", 1e-9)
+        monkeypatch.setattr("graphclust.methods.rounds.SETTLED", 1e-9)
+        monkeypatch.setattr("graphclust.methods.rounds.SETTLING", 1e-9)
         model = LearnedGraphClustering(10, **{**few, "rounds": 4}).fit(digits[0][:600])
         assert "clusters 2" in {record["stage"] for record in model.history_}
         assert "clusters 3" not in {record["stage"] for record in model.history_}
