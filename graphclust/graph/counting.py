@@ -19,7 +19,7 @@ from graphclust._checks import check_count, check_generator
 from graphclust.graph.linkage import sparse_weights
 from graphclust.graph.partition import merge_parts, split_parts
 from graphclust.graph.replication import Replication, propagation
-from graphclust.graph.sample_graph import SampleGraph
+from graphclust.graph.sample_graph import SampleGraph, on_cpu
 
 #: A border is real when its cut is thinner by so many standard errors than the cuts inside both clusters ...
 LEAST_STRENGTH = 2.5
@@ -200,7 +200,7 @@ def _graph_of(data: Any, n_neighbors: int) -> SampleGraph:
         if least < 2:
             raise ValueError(f"data has {least} samples, but at least 2 are needed; pass more samples")
         return SampleGraph.from_features(data, min(n_neighbors, least - 1), random_state=0)
-    return graph.cpu() if graph.x.device.type != "cpu" else graph
+    return on_cpu(graph)
 
 
 def _replicated(graph: SampleGraph, most: int, n_splits: int, seed: int) -> ClusterCount | None:

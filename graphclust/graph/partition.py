@@ -47,8 +47,9 @@ class MergeTree(NamedTuple):
 def part_weights(graph: Data, parts: Tensor, n_parts: int) -> np.ndarray:
     """Sum of the edge weights from each part to each other, [P, P], symmetric."""
     assert graph.edge_index is not None
-    source, target = graph.edge_index
-    flat = (parts[source] * n_parts + parts[target]).cpu().numpy()
+    source, target = graph.edge_index.cpu()
+    parts = parts.cpu()
+    flat = (parts[source] * n_parts + parts[target]).numpy()
     weight = graph.edge_weight.double().cpu().numpy()
     total = np.bincount(flat, weights=weight, minlength=n_parts * n_parts).reshape(n_parts, n_parts)
     return (total + total.T) / 2

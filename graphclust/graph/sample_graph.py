@@ -14,13 +14,10 @@ from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_remaining_self_loops, coalesce, scatter
 
-from graphclust._checks import check_choice, check_count, check_edges, check_edges_are_read, check_features
-from graphclust.graph import storage
-from graphclust.graph._indexes import is_exact_affordable
-from graphclust.graph._metrics import Metric
+from graphclust._checks import check_choice, check_edges, check_edges_are_read, check_features
+from graphclust.graph import attachment, storage
 from graphclust.graph.kernels import (
     SYMMETRIZE,
-    attached_weights,
     check_kernel,
     median_bandwidth,
     neighbor_edges,
@@ -281,48 +278,22 @@ class SampleGraph(Data):
         Returns
         -------
         SampleGraph
-            N + M samples, the old ones first; ``num_old`` is N. Other attributes (labels) are left behind.
+            N + M samples, the old ones first; ``num_old`` is N. Other attributes (labels) are left behind. Features
+            keep their type, but where it cannot hold the new ones (fractions beside uint8).
 
         Raises
         ------
         ValueError
             When this graph was made from edges or is normalised, or when the features do not fit.
         """
-        how = self.construction
-        if how.get("source") != "features" or "normalized" in how:
-            raise ValueError(
-                "only a graph made by SampleGraph.from_features (and not normalised) knows how to attach samples"
-            )
-        old, old_index, old_distance = self.x, self["neighbor_index"], self["neighbor_distance"]
-        new = check_features(x_new, "x_new", n_features=old.size(1)).to(old.device)
-        k = check_count(how["n_neighbors"], "n_neighbors", 1, old.size(0))
-        metric = Metric.make(how["metric"], how["p"])
-        # For a few new samples a scan is cheaper than building the index again.
-        index = (
-            "exact" if is_exact_affordable(new.size(0), old.size(0), old.size(1), metric) else how["index"]
+        stacked = attachment.attach(self, x_new)
+        graph = type(self)(
+            x=stacked.x.tensor(), edge_index=stacked.edge_index, edge_weight=stacked.edge_weight
         )
-        search = NeighborSearch(how["metric"], p=how["p"], index=index, recall=how["recall"]).fit(old)
-        neighbor_index, distance = search.neighbors(new, k)
-        weight = attached_weights(
-            neighbor_index,
-            distance,
-            how["kernel"],
-            how.get("t", how["bandwidth"]),
-            new,
-            old,
-            old_distance,
-        )
-        total = len(old) + len(new)
-        edges, edge_weight = coalesce(
-            neighbor_edges(neighbor_index, len(old)), weight.flatten(), total, sort_by_row=False
-        )
-        graph = type(self)(x=torch.cat([old, new.to(old.dtype)]))
-        graph.edge_index = torch.cat([self.edge_index, edges], dim=1)
-        graph.edge_weight = torch.cat([self.edge_weight, edge_weight])
-        graph["neighbor_index"] = torch.cat([old_index, neighbor_index])
-        graph["neighbor_distance"] = torch.cat([old_distance, distance])
-        graph.num_old = len(old)
-        graph.construction = how
+        for name in ("neighbor_index", "neighbor_distance"):
+            graph[name] = stacked[name].tensor()
+        graph.num_old = stacked.num_old
+        graph.construction = stacked.construction
         return graph
 
     def normalized(self, kind: str = "symmetric", self_loops: bool = True) -> SampleGraph:
@@ -426,6 +397,12 @@ class SampleGraph(Data):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({describe(self)})"
+
+
+def on_cpu(graph: Data) -> Any:
+    """The graph itself where its features are on the CPU, else a copy there: what PyG moves, it moves in place."""
+    assert graph.x is not None
+    return graph if graph.x.device.type == "cpu" else copy.copy(graph).cpu()
 
 
 def _edge_weight(data: Data) -> Tensor | None:

@@ -7,7 +7,6 @@ import mmap
 import os
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from graphclust.graph import storage
 from graphclust.graph._engines import load_faiss
 from graphclust.graph._metrics import Rows
 
@@ -264,10 +264,5 @@ def _open(path: Path) -> np.memmap:
 
 
 def checksum(rows: Rows) -> str:
-    """CRC-32 of the features as they are stored, read once."""
-    value = 0
-    size = max(1, (16 << 20) // (rows.x.size(1) * rows.x.element_size()))
-    for start in range(0, len(rows), size):
-        block = rows.x[start : start + size].contiguous().numpy()
-        value = zlib.crc32(block.tobytes(), value)
-    return f"{value:08x}"
+    """CRC-32 of the features as they are stored."""
+    return f"{storage.checksum(rows.x):08x}"

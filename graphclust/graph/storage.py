@@ -178,7 +178,7 @@ def _map(folder: Path, entry: dict[str, Any], verify: bool) -> Tensor:
             f"{path} has {path.stat().st_size:,} bytes, but {_HEADER} says {entry['bytes']:,}; {remedy}"
         )
     tensor = share_tensor(array)
-    if verify and "crc32" in entry and (found := _checksum(tensor)) != entry["crc32"]:
+    if verify and "crc32" in entry and (found := checksum(tensor)) != entry["crc32"]:
         raise ValueError(
             f"{path} has checksum {found:08x}, but {_HEADER} says {entry['crc32']:08x}: its content changed; {remedy}"
         )
@@ -210,13 +210,13 @@ def _pieces(tensor: Tensor) -> Iterator[memoryview]:
 
 def _write(path: Path, tensor: Tensor) -> dict[str, Any]:
     """Write a .npy file in pieces; its entry in the header."""
-    dtype, checksum = _dtype(tensor), 0
+    dtype, crc32 = _dtype(tensor), 0
     with open(path, "wb") as stream:
         description = {"descr": dtype.str, "fortran_order": False, "shape": tuple(tensor.shape)}
         np.lib.format.write_array_header_1_0(stream, description)
         for piece in _pieces(tensor):
             stream.write(piece)
-            checksum = zlib.crc32(piece, checksum)
+            crc32 = zlib.crc32(piece, crc32)
         _flush(stream)
         size = stream.tell()
     return {
@@ -224,15 +224,16 @@ def _write(path: Path, tensor: Tensor) -> dict[str, Any]:
         "shape": list(tensor.shape),
         "dtype": dtype.str,
         "bytes": size,
-        "crc32": checksum,
+        "crc32": crc32,
     }
 
 
-def _checksum(tensor: Tensor) -> int:
-    checksum = 0
+def checksum(tensor: Tensor) -> int:
+    """CRC-32 of a tensor's bytes in C order, read once, in pieces."""
+    found = 0
     for piece in _pieces(tensor):
-        checksum = zlib.crc32(piece, checksum)
-    return checksum
+        found = zlib.crc32(piece, found)
+    return found
 
 
 def _reference(path: Path, key: str, tensor: Tensor) -> dict[str, Any]:
@@ -244,9 +245,9 @@ def _reference(path: Path, key: str, tensor: Tensor) -> dict[str, Any]:
         raise ValueError(
             f"{path} is no .npy file that can be mapped ({error}); leave it out to copy {key}"
         ) from error
-    checksum = _checksum(tensor)
+    crc32 = checksum(tensor)
     same = array.shape == tuple(tensor.shape) and array.dtype == _dtype(tensor)
-    if not same or _checksum(share_tensor(array)) != checksum:
+    if not same or checksum(share_tensor(array)) != crc32:
         raise ValueError(
             f"{path} does not hold this graph's {key} ({_dtype(tensor).str} {list(tensor.shape)}), but "
             f"{array.dtype.str} {list(array.shape)} or other values; name the file it was made from, or leave it out "
@@ -257,7 +258,7 @@ def _reference(path: Path, key: str, tensor: Tensor) -> dict[str, Any]:
         "shape": list(tensor.shape),
         "dtype": array.dtype.str,
         "bytes": path.stat().st_size,
-        "crc32": checksum,
+        "crc32": crc32,
     }
 
 

@@ -20,6 +20,11 @@ class AEKMeans(AutoEncoderClusterer):
     :math:`z = f(x)`. The baseline of all of deep clustering: SDCN's authors report 71.0 / NMI 67.5 on USPS (their
     "AE"). Departures: the likelihood is Bernoulli for data in [0, 1] (theirs: squared error); d-256-256-512-10 instead
     of d-500-500-2000-10. `probabilities_` are Student-t assignments to the centres, their argmax is k-means' label.
+
+    Parameters
+    ----------
+    batch_size : ignored
+        All training is that of the auto-encoder, by `pretrain_batch_size`.
     """
 
 
@@ -31,6 +36,11 @@ class VAEKMeans(AutoEncoderClusterer):
     result: one Gaussian as the prior pulls all clusters into one ball. The thesis (Beijing Forestry University, 2021)
     reports 17 on USPS, "cannot cluster"; SDCN's authors do not list it. Departure: the thesis feeds binary
     cross-entropy with pixels outside [0, 1], which ruins its codes; here they are scaled.
+
+    Parameters
+    ----------
+    batch_size : ignored
+        All training is that of the auto-encoder, by `pretrain_batch_size`.
     """
 
     _variational: ClassVar[bool] = True

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_device
+from graphclust.graph.storage import checksum
 from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
     plain_parameters,
@@ -221,6 +222,9 @@ class DeepClusterer(
             "data_digest": digest,
             "n_edges": graph.edge_index.shape[1],
         }
+        if self.checkpoint is not None:  # all of the data is read once for it
+            data["data_checksum"] = checksum(graph.x)
+            data["edge_checksum"] = [checksum(graph.edge_index), checksum(graph.edge_weight)]
         return {"method": type(self).__name__, **parameters, **data, "seed": seed}
 
     # -- reading the result ------------------------------------------------------------------------------------
@@ -253,8 +257,10 @@ class DeepClusterer(
         if nodes is None or bool((nodes.diff() > 0).all()):
             return self._assignments(source, nodes, out).labels
         # Rows that stand for one sample of the training data are read once.
-        p = torch.from_numpy(self._probabilities(source, nodes))
-        return collect((block.log() for block in p.split(8192)), len(p), out).labels
+        p: Any = self._probabilities(source, nodes)
+        blocks = (p[start : start + 8192] for start in range(0, p.shape[0], 8192))
+        dense = (block if isinstance(block, np.ndarray) else block.toarray() for block in blocks)
+        return collect((torch.from_numpy(block).log() for block in dense), p.shape[0], out).labels
 
     def predict_proba(self, X: Input) -> NDArray[np.float32]:
         """Cluster probabilities of new samples, [M, K]; see `predict`. Sparse where M K is above 10^8."""

@@ -283,7 +283,12 @@ class CenterClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Shallow
 
     def predict(self, X: Input) -> NDArray[np.int64]:
         """Nearest centre of each sample, [M, d] -> [M]."""
-        return self.transform(X).argmin(axis=1)
+        x, centers = self._features(X), self.cluster_centers_
+        distortion = Distortion.make(self.metric, self.p)
+        # By blocks, and before `transform` rounds to float32, in which far samples are as near to all centres.
+        step = max(1, _BLOCK_VALUES // max(centers.shape))
+        blocks = [x[i : i + step] for i in range(0, len(x), step)]
+        return np.concatenate([distortion.distances(block, centers).argmin(axis=1) for block in blocks])
 
     def transform(self, X: Input) -> NDArray[np.float32]:
         """Distances to the centres by the metric, [M, d] -> [M, K]; not squared, and no powers."""

@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_number
 from graphclust.graph import SampleGraph
+from graphclust.graph.attachment import StackedRows, attach
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.inputs import Input, read_features
@@ -121,8 +122,9 @@ class CodeGraphClusterer(GraphClusterer):
         return in_blocks(lambda b: model.autoencoder.encode(model.scale(b)).mean, x, device=device).float()
 
     def _code_graph(self, model: Any, x: Tensor) -> SampleGraph:
-        model.eval()
-        codes = self._codes_of(model, x)
+        training = model.training  # the graph is made when the first batch is asked for
+        codes = self._codes_of(model.eval(), x)
+        model.train(training)
         graph = self._sample_graph(codes)
         graph.x, graph["codes"] = x, codes
         return graph
@@ -130,6 +132,6 @@ class CodeGraphClusterer(GraphClusterer):
     def _attach(self, features: Tensor) -> SampleGraph:
         by_code = copy.copy(self.graph_)
         by_code.x = self.graph_["codes"]
-        attached = by_code.attach(self._codes_of(self.model_, features))
-        attached.x = torch.cat([self.graph_.x, features.to(self.graph_.x.dtype)])
+        attached: SampleGraph = attach(by_code, self._codes_of(self.model_, features))
+        attached.x = StackedRows(self.graph_.x, features.to(self.graph_.x.device))
         return attached

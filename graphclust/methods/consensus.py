@@ -18,6 +18,7 @@ from torch.nn.functional import one_hot
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
 from graphclust.graph.agreement import agreed_partition
+from graphclust.graph.attachment import attach
 from graphclust.graph.linkage import (
     SampleTree,
     count_groups,
@@ -307,7 +308,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
             )
         if hasattr(self, "_mixture"):
             return self._mixed(self._scale(x))
-        attached = self.graph_.attach(self._scale(x))
+        attached = attach(self.graph_, self._scale(x))
         known = torch.from_numpy(np.asarray(self.probabilities_))
         unknown = torch.zeros(len(x), known.shape[1])
         shares = propagated(BatchSource(attached, normalization="row"), torch.cat([known, unknown]), 1)[

@@ -133,6 +133,7 @@ class DAEGC(GAE):
             num_neighbors=self._fanouts(),
             device=device,
             seed=seed,
+            num_workers=self.num_workers,
         )
 
     def _edges(self, source: BatchSource) -> EdgeReconstruction:
@@ -160,8 +161,7 @@ class DAEGC(GAE):
     def _codes_read(self, model: Any, batch: Batch) -> Tensor:
         """Codes of the batch's own samples first, then of all that are joined to them."""
         assert batch.adjacency is not None
-        read = rows_read(batch.adjacency.edge_index, batch.size, batch.x.shape[0])
-        return model.embed(batch.x, batch.adjacency, read)
+        return model.embed(batch.x, batch.adjacency, rows_read(batch.adjacency, batch.size))
 
     def _loss(self, model: Any, batch: Batch) -> Step:
         return Step({"edges": model.edges(self._codes_read(model, batch), batch.index, batch.adjacency)})

@@ -20,6 +20,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_number
 from graphclust.graph import SampleGraph
+from graphclust.graph.sample_graph import on_cpu
 from graphclust.methods.inputs import Input
 from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.nn.adjacency import Adjacency, propagation_weights
@@ -248,7 +249,7 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
         if isinstance(X, SampleGraph) or (
             isinstance(X, Data) and X.edge_index is not None and X.edge_index.numel()
         ):
-            return SampleGraph.from_data(X), np.arange(len(x))
+            return SampleGraph.from_data(on_cpu(X)), np.arange(len(x))
         if self.graph_.construction.get("source") != "features":
             raise ValueError(
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "

@@ -12,6 +12,8 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
+from graphclust.graph.attachment import attach
+from graphclust.graph.sample_graph import on_cpu
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input, read_features
 from graphclust.training.batches import BatchSource
@@ -76,16 +78,16 @@ class GraphClusterer(DeepClusterer):
         )
 
     def _given_graph(self, X: Input) -> SampleGraph | None:
-        """The graph that X is or holds, as it is; None for features and for a PyG Data without edges."""
+        """The graph that X is or holds, as it is, on the CPU; None for features and for a PyG Data without edges."""
         if isinstance(X, SampleGraph):
             if "normalized" in X.construction:
                 raise ValueError(
                     "X is a normalised graph, and the network normalises by itself; pass the graph it came from"
                 )
-            return X
+            return on_cpu(X)
         if not isinstance(X, Data) or X.edge_index is None or X.edge_index.numel() == 0:
             return None
-        return SampleGraph.from_data(X, symmetrize=self.symmetrize)
+        return SampleGraph.from_data(on_cpu(X), symmetrize=self.symmetrize)
 
     def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
         return BatchSource(
@@ -121,8 +123,8 @@ class GraphClusterer(DeepClusterer):
         return self._source(attached, self._device), torch.arange(n_old, n_old + len(features))
 
     def _attach(self, features: Tensor) -> SampleGraph:
-        """The training graph with new samples joined to it."""
-        return self.graph_.attach(features)
+        """The training graph with new samples joined to it; the features of both lie where they are."""
+        return attach(self.graph_, features)
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)

@@ -52,7 +52,7 @@ class GraphCodes(GraphClusterer):
         if nodes is None:
             return source, None
         # A training sample that is attached as a new one would be its own nearest neighbour, and read elsewhere.
-        nearest = source.graph["neighbor_index"][nodes, 0]
+        nearest = source.graph["neighbor_index"][nodes][:, 0]
         known = (source.x[nearest] == source.x[nodes]).all(dim=1)
         return source, torch.where(known, nearest, nodes)
 

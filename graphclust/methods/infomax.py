@@ -170,7 +170,8 @@ class GraphInfomaxClustering(ContrastedClusterer):
         assert edges is not None
         generator = torch.Generator().manual_seed(source.seed)
         model.head.fit_temperature(codes, edges.cpu(), generator)
-        model.frequencies.set(sum(model.head(z).exp().sum(dim=0) for z in codes.split(65536)))
+        blocks = (z.to(source.device) for z in codes.split(65536))
+        model.frequencies.set(sum(model.head(z).exp().sum(dim=0) for z in blocks))
 
     def _graph_codes(
         self, model: Any, source: BatchSource, nodes: Tensor | None

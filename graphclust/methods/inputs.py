@@ -61,7 +61,7 @@ def warn_of_one_cluster(n_samples: int) -> None:
 
 
 def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
-    """Features [N, d] of an array, memory map, tensor or PyG Data.
+    """Features [N, d] of an array, memory map, tensor or PyG Data, on the CPU.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             estimator.__dict__.pop("feature_names_in_", None)
             estimator.image_shape_ = None
         known = None if reset else estimator.n_features_in_
-        x = check_features(X.x, "X.x", min_samples=least, n_features=known)
+        x = check_features(X.x, "X.x", min_samples=least, n_features=known).cpu()
         if reset:
             _warn_of_far_samples(x, "X.x")
         return x

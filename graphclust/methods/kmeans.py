@@ -22,6 +22,7 @@ ENGINES = ("auto", "faiss", "sklearn")
 #: Iterations of FAISS between two looks at the gain.
 _ROUND = 10
 _FAISS_METRICS = ("euclidean", "cosine")
+_BLOCK_VALUES = 1 << 22
 
 
 class Partition(NamedTuple):
@@ -57,7 +58,7 @@ def k_means(
         raise ImportError("engine='faiss' needs FAISS: pip install graphclust[cpu], or set engine='sklearn'")
     # Around the mean, where float32 loses least in the expanded square.
     origin = x.mean(axis=0, dtype=np.float64) if metric == "euclidean" else np.zeros(x.shape[1], np.float32)
-    points = np.ascontiguousarray(distortion.points(x) - origin, dtype=np.float32)
+    points = _moved(distortion.points(x), origin)
     unit = _unit(points) if metric == "euclidean" else 1.0
     points /= np.float32(unit)
     seeds = np.random.RandomState(random_state % 2**32).randint(2**31 - 1, size=n_init)
@@ -83,12 +84,21 @@ def k_means(
     return best._replace(centers=centers.astype(np.float32), inertia=best.inertia * unit**2)
 
 
+def _moved(points: NDArray[Any], origin: NDArray[Any]) -> NDArray[np.float32]:
+    """Points less the origin in float32; the difference is taken in float64, of some rows at a time."""
+    moved = np.empty(points.shape, dtype=np.float32)
+    step = max(1, _BLOCK_VALUES // points.shape[1])
+    for start in range(0, len(points), step):
+        moved[start : start + step] = points[start : start + step] - origin
+    return moved
+
+
 def _unit(points: NDArray[np.float32]) -> float:
     """A power of two that the points are divided by, 1 but where their squares would leave the range of float32.
 
     FAISS ends the whole process when a distance is infinite; a power of two changes no digit.
     """
-    largest = float(np.abs(points).max(initial=0))
+    largest = max(float(points.max(initial=0)), -float(points.min(initial=0)))
     return 1.0 if largest == 0 or 1e-12 < largest < 1e12 else 2.0 ** round(math.log2(largest))
 
 

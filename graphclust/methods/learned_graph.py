@@ -23,6 +23,7 @@ from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.image_views import chosen_views, image_views
 from graphclust.methods.inputs import Input, choose_image_shape, read_features
 from graphclust.methods.neighbor_average import Neighbors, Table, averaged, sharpened_labels
+from graphclust.methods.rounds import take_labels
 from graphclust.methods.starts import principal_components
 from graphclust.methods.views import MOST_CLUSTERS, View, clusters_of_views
 from graphclust.nn.augmentation import RandomAffine, RandomNoise
@@ -36,12 +37,6 @@ from graphclust.training.stage import Stage, Step
 
 #: Passes over the data are as many as these steps take, so that small data are seen often and large data seldom.
 _STEPS = {"parts": 240, "clusters": 120}
-#: Share of the labels that the round before changed, of which the next may change no more.
-_SETTLING = 0.8
-#: Share of the labels that may change in any round.
-_SETTLED = 0.01
-#: What the network's values are called in the memory of a run.
-_KEPT = "network."
 #: Averages over the neighbours that a sample's probabilities go through.
 _AVERAGES = 2
 #: Samples that are learnt from, in all and for each cluster; of more, so many are drawn.
@@ -123,6 +118,8 @@ class LearnedGraphClustering(GraphClusterer):
         What images are looked at by: the directions of their edges, and EfficientNet-Lite0 (at most 5,000 of them,
         brought to 96 x 96 pixels). "auto": both, the second where the extra ``images`` is installed. None: pixels
         alone, clustered as vectors are. Vectors have no other views.
+    normalization, num_workers : ignored
+        Propagation is symmetric, and no neighbours are sampled.
 
     Attributes
     ----------
@@ -324,18 +321,8 @@ class LearnedGraphClustering(GraphClusterer):
             memory["clusters"] = self._merged(View(graph, codes), others, source.seed)
             return
         labels = sharpened_labels(averaged(graph, p, _AVERAGES))
-        changed = (labels != memory["clusters"]).float().mean()
-        if changed > max(_SETTLED, _SETTLING * float(memory.get("changed", torch.inf))):
-            memory["ended"], stage.epochs = changed, 0
-            # The network has learnt what is refused: back to the one that gave the labels before.
-            kept = {
-                name.removeprefix(_KEPT): value for name, value in memory.items() if name.startswith(_KEPT)
-            }
-            model.load_state_dict(kept, strict=False)
-            return
-        memory["clusters"], memory["changed"] = labels, changed
-        state = {name: value for name, value in model.state_dict().items() if not name.startswith("parts.")}
-        memory.update({_KEPT + name: value.clone() for name, value in state.items()})
+        if not take_labels(model, memory, labels, left_out="parts."):
+            stage.epochs = 0
 
     def _part_loss(self, memory: dict[str, Tensor], model: Any, batch: Batch) -> Step:
         logits = model.part_logits(batch.x)

@@ -49,7 +49,7 @@ def sharpened_labels(p: Table) -> Tensor:
         sharp = (p.power(2) @ sp.diags(1.0 / np.maximum(frequency, 1e-30))).tocsr()
         return torch.from_numpy(np.asarray(sharp.argmax(axis=1)).reshape(-1)).long()
     dense = torch.from_numpy(p)
-    return (dense.square() / dense.sum(dim=0)).argmax(dim=1)
+    return (dense.square() / dense.sum(dim=0).clamp_min(1e-30)).argmax(dim=1)
 
 
 class Neighbors:

@@ -18,6 +18,7 @@ from graphclust._checks import check_choice, check_count
 from graphclust.graph import NeighborSearch, SampleGraph
 from graphclust.graph._indexes import is_exact_affordable
 from graphclust.graph._metrics import Metric
+from graphclust.graph.sample_graph import on_cpu
 from graphclust.methods.centers import METRICS
 from graphclust.methods.inputs import Input, read_features
 from graphclust.methods.shallow import ShallowClusterer
@@ -65,9 +66,9 @@ class ShallowGraphClusterer(ShallowClusterer):
     def _data_of(self, X: Input) -> Tensor:
         x = read_features(self, X, reset=True)
         if isinstance(X, SampleGraph):
-            self.graph_ = X
+            self.graph_ = on_cpu(X)
         elif isinstance(X, Data) and X.edge_index is not None and X.edge_index.numel():
-            self.graph_ = SampleGraph.from_data(X)
+            self.graph_ = SampleGraph.from_data(on_cpu(X))
         else:
             self.graph_ = self._sample_graph(x)
         return x

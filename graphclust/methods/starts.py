@@ -22,7 +22,7 @@ from graphclust.nn.heads import GaussianMixture
 from graphclust.nn.networks import FusionNetwork
 from graphclust.nn.warm_start import warm_start
 from graphclust.training.batches import BatchSource
-from graphclust.training.inference import in_blocks
+from graphclust.training.inference import MOST_DENSE, in_blocks
 
 STARTS = ("linkage", "mixture")
 #: Steps over the graph that draw the samples of one dense region together.
@@ -108,15 +108,26 @@ def _fewer_distinct(codes: Tensor, n_clusters: int) -> Tensor | None:
 def start_mixture(mixture: GaussianMixture, codes: Tensor, labels: Tensor) -> Tensor:
     """Set a mixture to the weights, means and variances of labelled codes; returns the mean variance within [d]."""
     k = mixture.centers.shape[0]
-    member = one_hot(labels, k).to(codes.dtype)
-    size = member.sum(dim=0)
-    mean = member.T @ codes / size.clamp_min(1)[:, None]
+    size = torch.bincount(labels, minlength=k).to(codes.dtype)
+    mean = _sums(codes, labels, k) / size.clamp_min(1)[:, None]
     within = (codes - mean[labels]).square()
     shared = within.mean(dim=0).clamp_min(1e-6)
     # Ten samples' worth of the shared variance: a cluster of two samples must not get a variance of zero.
-    variance = (member.T @ within + 10.0 * shared) / (size[:, None] + 10.0)
+    variance = (_sums(within, labels, k) + 10.0 * shared) / (size[:, None] + 10.0)
     mixture.set_parameters((size + 1.0) / (size + 1.0).sum(), mean, variance)
     return shared
+
+
+def _sums(rows: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
+    """Sum of the rows [N, d] of each cluster, [K, d]."""
+    step = _rows_at_once(n_clusters)
+    parts = zip(rows.split(step), labels.split(step), strict=True)
+    return sum(one_hot(part, n_clusters).to(rows.dtype).T @ block for block, part in parts)
+
+
+def _rows_at_once(n_clusters: int) -> int:
+    """Samples whose table [n, K] is held: nothing of size N x K, however many samples there are."""
+    return max(1, int(MOST_DENSE) // n_clusters)
 
 
 @torch.no_grad()
@@ -149,9 +160,13 @@ def start_centers(
     options = {"n_init": 20} | k_means_options
     found = k_means(codes.float().numpy(), n_clusters, random_state=source.seed, **options)
     model.head.centers.copy_(torch.from_numpy(found.centers))
-    q = in_blocks(lambda z: model.head(z).exp(), codes, device=source.device)
-    model.frequencies.set(q.sum(dim=0))
+    parts = codes.split(_rows_at_once(n_clusters))
+    model.frequencies.set(sum(_assignments(model.head, part, source.device).sum(dim=0) for part in parts))
     return torch.from_numpy(found.labels)
+
+
+def _assignments(head: Any, codes: Tensor, device: torch.device) -> Tensor:
+    return in_blocks(lambda z: head(z).exp(), codes, device=device)
 
 
 @torch.no_grad()

@@ -64,6 +64,11 @@ class VAEHierarchical(WeighedVAE, ConvClusterer):
     graph, for clusters of any shape. It was the tree of `AgglomerativeDensity` before, in which the density between two
     parts counts by that within them: the same codes of the digits gave 71 to 84 then, by the parts that they were split
     into, with f 81 to 87, and 83 to 88 with the six trees before (one network, three draws of them).
+
+    Parameters
+    ----------
+    batch_size : ignored
+        All training is that of the auto-encoder, by `pretrain_batch_size`.
     """
 
     _relative_density: ClassVar[bool] = False

@@ -43,18 +43,27 @@ class CenterSoftmax(nn.Module):
         """Codes [N, d] -> log-probabilities [N, K]."""
         return (-torch.cdist(z, self.centers).square() / self.temperature).log_softmax(dim=1)
 
+    def squares(self, codes: Tensor) -> Tensor:
+        """Squared distances [N, K] of codes [N, d], which may lie on another device than the centres, on the CPU."""
+        device = self.centers.device
+        return torch.cat([torch.cdist(z.to(device), self.centers).square().cpu() for z in codes.split(65536)])
+
     @torch.no_grad()
     def fit_temperature(self, codes: Tensor, edge_index: Tensor, generator: torch.Generator) -> None:
         """Find T by the clusters of the codes [N, d] and their neighbours [2, E]; without edges it stays.
 
-        At most 200,000 edges, drawn at random, are read.
+        At most 200,000 edges, drawn at random, are read, and of more than 400,000 codes those at their ends.
         """
         between = edge_index[:, edge_index[0] != edge_index[1]]
         if between.shape[1] == 0:
             return
         if between.shape[1] > _EDGES:
             between = between[:, torch.randint(between.shape[1], (_EDGES,), generator=generator)]
-        squares = torch.cat([torch.cdist(z, self.centers).square() for z in codes.split(65536)])
+        between = between.cpu()
+        if len(codes) > 2 * _EDGES:
+            rows, between = between.unique(return_inverse=True)
+            codes = codes[rows]
+        squares = self.squares(codes)
         targets = squares.argmin(dim=1)[between[1]]
         squares = squares[between[0]].double()
         scale = float(squares.mean())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphclust._processes import total
-from graphclust.nn.precision import in_double
+from graphclust.nn.precision import in_double, in_single
 
 #: A leaf with less than half a sample is dead.
 _DEAD = 0.5
@@ -126,7 +126,9 @@ class ClusterTree(nn.Module):
         kept = max(0.0, n_samples - float(added.sum())) / n_samples
         weights = kept * self.weights + added
         sums = (kept * self.weights)[:, None] * self.centers
-        sums += total(member.T @ z.detach().to(self.centers.dtype))
+        with in_single(z):
+            own = member.T @ z.detach().to(self.centers.dtype)
+        sums += total(own)
         self.centers.copy_(
             torch.where(weights[:, None] > 0, sums / weights.clamp_min(1e-12)[:, None], self.centers)
         )
@@ -140,7 +142,8 @@ class ClusterTree(nn.Module):
             self._below = self._leaves_below().to(self.pairs.device)
         share = self._below * self.weights
         weights = share.sum(dim=2)
-        centers = share @ self.centers / weights.clamp_min(1e-12)[:, :, None]
+        with in_single(share):
+            centers = share @ self.centers / weights.clamp_min(1e-12)[:, :, None]
         return SplitNodes(centers, weights, self._below)
 
     def _leaves_below(self) -> Tensor:
@@ -175,6 +178,7 @@ class ClusterTree(nn.Module):
         line = nodes.centers[:, 0] - nodes.centers[:, 1]
         line = line / line.norm(dim=1, keepdim=True).clamp_min(1e-12)
         place = (nodes.centers * line[:, None]).sum(dim=2)  # [I, 2]
-        gap = ((z @ line.T).unsqueeze(2) - place).abs()  # [b, I, 2]
+        with in_single(z):
+            gap = ((z.float() @ line.T).unsqueeze(2) - place).abs()  # [b, I, 2]
         belongs = nodes.below[:, :, leaf].permute(2, 0, 1)
         return (gap * belongs).sum() / (len(z) * 2 * len(nodes.centers))

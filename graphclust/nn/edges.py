@@ -30,25 +30,28 @@ def inner_products(z: Tensor, pairs: Tensor) -> Tensor:
     return (z.index_select(0, pairs[0]) * z.index_select(0, pairs[1])).sum(dim=1)
 
 
-def rows_read(edge_index: Tensor, size: int, n_rows: int) -> int:
+def rows_read(adjacency: Adjacency, size: int) -> int:
     """Number of leading rows of a batch that hold its own samples and all samples joined to them.
 
-    Rows behind them are sampled for the convolutions alone: a loss over the edges never reads their codes.
+    Rows behind them are sampled for the convolutions alone: a loss over the edges never reads their codes. The edges
+    are looked through once for each batch.
 
     Parameters
     ----------
-    edge_index : Tensor [2, E]
-        Edges among the rows.
+    adjacency : Adjacency
+        Edges among the rows of the batch.
     size : int
         The batch's own samples, which come first.
-    n_rows : int
-        All rows.
     """
-    if size >= n_rows:
-        return n_rows
-    source, target = edge_index
-    joined = source[target < size]
-    return max(size, int(joined.max()) + 1) if joined.numel() else size
+    if size >= adjacency.num_nodes:
+        return adjacency.num_nodes
+
+    def last() -> int:
+        source, target = adjacency.edge_index
+        joined = source[target < size]
+        return max(size, int(joined.max()) + 1) if joined.numel() else size
+
+    return adjacency.memo("rows_read", last)
 
 
 class EdgeReconstruction:
@@ -130,7 +133,7 @@ class EdgeReconstruction:
         chosen = (adjacency.edge_index[1] < size) & (adjacency.edge_weight > 0)
         edges, weight = adjacency.edge_index[:, chosen], adjacency.edge_weight[chosen]
         own = torch.arange(size, device=z.device).expand(2, -1)
-        read = rows_read(adjacency.edge_index, size, z.shape[0])
+        read = rows_read(adjacency, size)
         if read < z.shape[0]:
             z = z[:read]  # each of the six selections below has a gradient of the size of z
         # softplus(-a) = -log sigma(a), softplus(a) = -log (1 - sigma(a))

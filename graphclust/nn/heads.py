@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphclust._processes import total
-from graphclust.nn.precision import in_double
+from graphclust.nn.precision import in_double, in_single
 
 
 def check_n_clusters(n_clusters: int) -> int:
@@ -111,7 +111,9 @@ class RunningCenters(nn.Module):
         """Take the codes z [b, d] into the means of their clusters: ``mu <- (c mu + sum z) / (c + n)``."""
         member = F.one_hot(labels, self.counts.shape[0]).to(self.centers.dtype)
         added = self.counts + total(member.sum(dim=0))
-        sums = self.counts[:, None] * self.centers + total(member.T @ z.detach().to(self.centers.dtype))
+        with in_single(z):
+            own = member.T @ z.detach().to(self.centers.dtype)
+        sums = self.counts[:, None] * self.centers + total(own)
         self.centers.copy_(sums / added[:, None])
         self.counts.copy_(added)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from graphclust._processes import total
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.heads import check_n_clusters
+from graphclust.nn.precision import in_single
 
 
 def soft_modularity(assignments: Tensor, edge_index: Tensor, edge_weight: Tensor) -> Tensor:
@@ -118,7 +119,9 @@ class BatchModularity(nn.Module):
         c = assignments.float()
         own = c[:size]
         within = scale * (adjacency.matmul(adjacency.edge_weight, c)[:size] * own).sum() / edges
-        expected = self._running(self.degree_sums, degrees @ own, scale) / edges
+        with in_single(own):
+            volumes = degrees @ own
+        expected = self._running(self.degree_sums, volumes, scale) / edges
         count = self._running(self.frequencies, own.sum(dim=0), scale)
         return within - expected.square().sum(), collapse_penalty(count, n_samples)
 

@@ -14,3 +14,11 @@ def in_double(*tensors: Tensor) -> list[Tensor]:
     the network's.
     """
     return [t.to(torch.float32 if t.device.type == "mps" else torch.float64) for t in tensors]
+
+
+def in_single(tensor: Tensor) -> torch.autocast:
+    """For a while, products are of float32 as they are written, also while the network around computes in bfloat16.
+
+    Sums over samples and what is kept from step to step go through this: bfloat16 has two to three digits.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)

@@ -74,13 +74,13 @@ class VectorScale(nn.Module):
         total = torch.zeros(d, dtype=torch.float64)
         low, high = torch.full((d,), torch.inf), torch.full((d,), -torch.inf)
         for block in x.split(block_size):
-            total += block.double().sum(dim=0)
+            total += block.sum(dim=0, dtype=torch.float64)
             low = torch.minimum(low, block.float().amin(dim=0))
             high = torch.maximum(high, block.float().amax(dim=0))
         mean = total / n
         covariance = torch.zeros((d, d) if self.whitens else d, dtype=torch.float64)
         for block in x.split(block_size):
-            centred = block.double() - mean
+            centred = block - mean  # in float64, without a copy of the block in it
             covariance += centred.T @ centred if self.whitens else centred.square().sum(dim=0)
         covariance /= n
         variance = covariance.diagonal() if self.whitens else covariance

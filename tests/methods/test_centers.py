@@ -144,3 +144,31 @@ def test_a_median_shrugs_off_outliers() -> None:
     }
     np.testing.assert_allclose(centers["manhattan"], np.median(x, axis=0), rtol=1e-5)
     np.testing.assert_allclose(centers["euclidean"], x.mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("metric", "p"), ALL)
+def test_labels_of_new_samples_are_those_of_the_nearest_centres(
+    metric: str, p: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    model = KMeans(5, metric=metric, p=p, n_init=1, random_state=0).fit(random.normal(size=(60, 3)))
+    new = random.normal(size=(50, 3))
+    expected = model.transform(new).argmin(axis=1)
+    sizes, distances = [], Distortion.distances
+
+    def watched(self: Distortion, x: np.ndarray, centers: np.ndarray) -> np.ndarray:
+        sizes.append(len(x) * len(centers))
+        return distances(self, x, centers)
+
+    monkeypatch.setattr(Distortion, "distances", watched)
+    monkeypatch.setattr("graphclust.methods.centers._BLOCK_VALUES", 40)
+    np.testing.assert_array_equal(model.predict(new), expected)
+    assert max(sizes) <= 40  # never all samples times all centres
+
+
+def test_a_sample_far_away_has_one_nearest_centre() -> None:
+    model = KMeans(2, random_state=0).fit([[0.0], [1.0]])
+    right = int(model.labels_[1])
+    assert float(np.ptp(model.transform([[1e9]]))) == 0.0  # in float32 both are as near
+    assert model.predict([[1e9]]).tolist() == [right]
+    assert model.predict([[-1e9]]).tolist() == [1 - right]

@@ -261,3 +261,9 @@ def test_bad_parameters(model, message, samples):
 def test_widths_in_no_brackets(samples):
     with pytest.raises(TypeError, match=r"hidden_channels=64 is no sequence.*\(256,\)"):
         GAE(4, hidden_channels=64).fit(samples[0][:50])
+
+
+def test_batches_of_daegc_are_sampled_by_as_many_processes_as_asked_for(samples):
+    model = DAEGC(10, num_workers=3, **SETTINGS[DAEGC])
+    graph = SampleGraph.from_features(samples[0][:100], 5)
+    assert model._source(graph, torch.device("cpu")).num_workers == 3

@@ -195,6 +195,13 @@ class TestDinkNet:
 
 
 class TestGraphMI:
+    def test_the_graph_is_made_while_the_network_trains_on(self, x: np.ndarray) -> None:
+        model = GraphMI(4, **TINY_MI).fit(x)
+        for training in (True, False):
+            network = model.model_.train(training)
+            model._code_graph(network, torch.from_numpy(x))
+            assert network.training is training and network.autoencoder.training is training
+
     def test_graph_is_that_of_the_codes(self, x: np.ndarray) -> None:
         model = GraphMI(4, **TINY_MI).fit(x)
         network = model.model_
@@ -256,6 +263,16 @@ def test_a_broken_run_ends_as_an_unbroken_one(
     np.testing.assert_array_equal(model.embedding_, whole.embedding_)
     np.testing.assert_array_equal(model.labels_, whole.labels_)
     assert [r["loss"] for r in model.history_] == [r["loss"] for r in whole.history_]
+
+
+def test_many_new_samples_among_which_are_training_samples_are_written(
+    x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DinkNet(8, **TINY_DINK).fit(x[:150])
+    mixed = x[::-1].copy()
+    expected = model.predict(mixed)
+    monkeypatch.setattr("graphclust.training.inference.MOST_DENSE", 0)  # as of many samples: sparse tables
+    np.testing.assert_array_equal(model.predict(mixed, out=tmp_path / "labels"), expected)
 
 
 # Least accuracy: well above k-means (33); narrow networks and short training but for DMoN.

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine, make_blobs
 from torch_geometric.data import Data
 
 import graphclust
 from graphclust import ConsensusClustering, LearnedGraphClustering, SampleGraph
 from graphclust.methods import learned_graph
-from graphclust.methods.neighbor_average import Neighbors
+from graphclust.methods.neighbor_average import Neighbors, sharpened_labels
 from graphclust.methods.starts import propagated
 from graphclust.metrics import clustering_accuracy
 from graphclust.nn.augmentation import RandomNoise
@@ -110,8 +110,8 @@ class TestLearnedGraph:
         few = {**SMALL, "part_epochs": 1, "epochs": 2}
         once = LearnedGraphClustering(10, **{**few, "rounds": 1}).fit(digits[0][:600])
         # Any change after the first is too much.
-        monkeypatch.setattr("graphclust.methods.learned_graph._SETTLED", 1e-9)
-        monkeypatch.setattr("graphclust.methods.learned_graph._SETTLING", 1e-9)
+        monkeypatch.setattr("graphclust.methods.rounds.SETTLED", 1e-9)
+        monkeypatch.setattr("graphclust.methods.rounds.SETTLING", 1e-9)
         model = LearnedGraphClustering(10, **{**few, "rounds": 4}).fit(digits[0][:600])
         assert "clusters 2" in {record["stage"] for record in model.history_}
         assert "clusters 3" not in {record["stage"] for record in model.history_}
@@ -362,3 +362,9 @@ class TestCluster:
     def test_unknown_method(self, digits: Any) -> None:
         with pytest.raises(ValueError, match="dbscan"):
             graphclust.cluster(digits[0], 5, method="dbscan")
+
+
+def test_a_cluster_that_no_sample_is_in_gets_none() -> None:
+    p = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]], dtype=np.float32)
+    for table in (p, csr_matrix(p)):
+        assert sharpened_labels(table).tolist() == [0, 1]

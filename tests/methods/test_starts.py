@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -10,9 +11,18 @@ import torch
 from torch import Tensor
 
 from graphclust import SampleGraph
-from graphclust.methods.starts import start_branch, start_labels, start_mixture
+from graphclust.methods import starts
+from graphclust.methods.kmeans import _moved
+from graphclust.methods.starts import start_branch, start_centers, start_labels, start_mixture
 from graphclust.metrics import evaluate
-from graphclust.nn import AutoEncoder, FeatureScale, FusionNetwork, GaussianMixture
+from graphclust.nn import (
+    AutoEncoder,
+    AutoEncoderNetwork,
+    FeatureScale,
+    FusionNetwork,
+    GaussianMixture,
+    StudentTAssignment,
+)
 from graphclust.training import BatchSource
 
 
@@ -93,6 +103,47 @@ def test_mixture_of_an_empty_cluster_stays_finite(blobs: tuple[Tensor, Tensor]) 
     mixture = GaussianMixture(6, 4)
     start_mixture(mixture, torch.ones_like(x), labels)
     assert all(torch.isfinite(parameter).all() for parameter in mixture.parameters())
+
+
+def test_no_table_of_all_samples_and_clusters_is_held(
+    blobs: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, labels = blobs
+
+    def started() -> tuple[GaussianMixture, Tensor]:
+        torch.manual_seed(0)
+        mixture, head = GaussianMixture(4, 4), StudentTAssignment(4, 4)
+        start_mixture(mixture, x, labels)
+        model = AutoEncoderNetwork(FeatureScale(4), AutoEncoder.mlp(4, (8,), 4), head, 4)
+        start_centers(model, source_of(x), 4, x)
+        return mixture, model.frequencies.frequencies
+
+    whole, tables = started(), []
+    one_hot, in_blocks = starts.one_hot, starts.in_blocks
+
+    def watched(found: Tensor) -> Tensor:
+        tables.append(found.numel())
+        return found
+
+    monkeypatch.setattr(starts, "MOST_DENSE", 60)
+    monkeypatch.setattr(starts, "one_hot", lambda *a: watched(one_hot(*a)))
+    monkeypatch.setattr(starts, "in_blocks", lambda *a, **options: watched(in_blocks(*a, **options)))
+    parts = started()
+    assert len(tables) > 12 and max(tables) <= 60
+    torch.testing.assert_close(parts[0].state_dict(), whole[0].state_dict())
+    torch.testing.assert_close(parts[1], whole[1])
+
+
+def test_points_are_moved_without_a_copy_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).normal(1e4, 1.0, size=(50_000, 20)).astype(np.float32)
+    origin = x.mean(axis=0, dtype=np.float64)
+    monkeypatch.setattr("graphclust.methods.kmeans._BLOCK_VALUES", 1 << 14)
+    tracemalloc.start()
+    moved = _moved(x, origin)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(moved, (x - origin).astype(np.float32))
+    assert peak < 1.2 * moved.nbytes
 
 
 @pytest.mark.parametrize("conv", ["gcn", "sage", "gin", "gat"])

@@ -591,6 +591,19 @@ class TestCheckpoints:
         with pytest.raises(ValueError, match="differs in .*data_digest"):
             VGDCN(5, checkpoint=tmp_path / "run", **TINY).fit(x * 0.9)
 
+    def test_data_that_differ_in_one_value_are_refused(self, x: np.ndarray, tmp_path: Path) -> None:
+        other = x.copy()
+        other[5, 3] += 0.5
+        VGDCN(5, checkpoint=tmp_path / "run", **TINY).fit(x)
+        with pytest.raises(ValueError, match="differs in .*data_checksum"):
+            VGDCN(5, checkpoint=tmp_path / "run", **TINY).fit(other)
+
+    def test_a_graph_with_other_edges_is_refused(self, x: np.ndarray, tmp_path: Path) -> None:
+        edges = torch.tensor([[0, 1], [1, 2]])
+        VGDCN(5, checkpoint=tmp_path / "run", **TINY).fit(Data(x=torch.tensor(x), edge_index=edges))
+        with pytest.raises(ValueError, match="differs in edge_checksum"):
+            VGDCN(5, checkpoint=tmp_path / "run", **TINY).fit(Data(x=torch.tensor(x), edge_index=edges + 3))
+
     def test_it_needs_a_seed(self, x: np.ndarray, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="random_state=None.*set random_state to a number"):
             VGDCN(5, checkpoint=tmp_path / "run", **{**TINY, "random_state": None}).fit(x)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.special import log_softmax
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from graphclust.nn.center_softmax import CenterSoftmax
 
@@ -81,3 +82,29 @@ def test_many_edges_are_sampled(
     some.fit_temperature(z, edges, generator())
     assert some.temperature != whole.temperature
     assert float(some.temperature) == pytest.approx(float(whole.temperature), rel=0.3)
+
+
+def test_codes_on_another_device_than_the_centres() -> None:
+    # Tensors without values tell devices apart on every machine.
+    with FakeTensorMode():
+        fitted = CenterSoftmax(3, 4)
+        fitted.centers = torch.empty(3, 4, device="cuda")
+        with pytest.raises(RuntimeError, match="same device"):
+            fitted(torch.empty(5, 4))
+        found = fitted.squares(torch.empty(5, 4))
+    assert found.device.type == "cpu" and found.shape == (5, 3)
+
+
+def test_of_many_codes_those_without_an_edge_are_not_looked_at(
+    noisy: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z, centers, edges = noisy
+    whole, some = head(centers), head(centers)
+    whole.fit_temperature(z, edges, generator())
+    monkeypatch.setattr("graphclust.nn.center_softmax._EDGES", edges.shape[1])
+    read: list[int] = []
+    squares = some.squares
+    monkeypatch.setattr(some, "squares", lambda codes: read.append(len(codes)) or squares(codes))
+    far = torch.full((2 * edges.shape[1], 2), 1e6)
+    some.fit_temperature(torch.cat([z, far]), edges, generator())
+    assert read == [len(z)] and some.temperature == whole.temperature

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -149,7 +147,8 @@ def test_graphs_without_non_edges_and_without_edges(codes):
         loss.backward()
         assert torch.isfinite(loss) and torch.isfinite(z.grad).all()
     # One sample alone has no pair.
-    alone = SimpleNamespace(edge_index=torch.empty(2, 0, dtype=torch.int64), edge_weight=torch.empty(0))
+    nothing = torch.empty(0)
+    alone = Adjacency(torch.empty(2, 0, dtype=torch.int64), nothing, nothing, torch.ones(1))
     loss = EdgeReconstruction(alone.edge_index, 1)(codes[:1], torch.zeros(1, dtype=torch.int64), alone)
     torch.testing.assert_close(loss, 0.5 * F.softplus(-codes[0] @ codes[0]))
 

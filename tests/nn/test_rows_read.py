@@ -29,7 +29,7 @@ def batch(graph: SampleGraph):
 
 def test_rows_behind_those_read_do_not_count(graph, batch):
     loss = EdgeReconstruction(graph.edge_index, N)
-    read = rows_read(batch.adjacency.edge_index, batch.size, len(batch.x))
+    read = rows_read(batch.adjacency, batch.size)
     assert batch.size < read < len(batch.x)
     z = torch.randn(len(batch.x), 4, generator=torch.Generator().manual_seed(1))
     results = []
@@ -49,15 +49,13 @@ def test_rows_behind_those_read_do_not_count(graph, batch):
 
 def test_all_rows_of_a_full_batch_are_read(graph):
     full = BatchSource(graph).full(uses_graph=True)
-    assert rows_read(full.adjacency.edge_index, full.size, N) == N
+    assert rows_read(full.adjacency, full.size) == N
 
 
 def test_a_batch_without_edges_reads_its_own_samples():
     lonely = SampleGraph.from_edges(torch.tensor([[8, 9], [9, 8]]), torch.rand(10, 3))
     batches = BatchSource(lonely, num_neighbors=[2], seed=0).epoch(0, 1, uses_graph=True)
-    read = {
-        int(batch.index): rows_read(batch.adjacency.edge_index, batch.size, len(batch.x)) for batch in batches
-    }
+    read = {int(batch.index): rows_read(batch.adjacency, batch.size) for batch in batches}
     assert read == {sample: 1 if sample < 8 else 2 for sample in range(10)}
 
 
@@ -74,3 +72,9 @@ def test_codes_of_the_first_rows(batch):
         assert torch.equal(
             smoothed.smooth(local, batch.adjacency, rows), smoothed.smooth(local, batch.adjacency)[:rows]
         )
+
+
+def test_edges_of_a_batch_are_looked_through_once(graph, batch):
+    read = rows_read(batch.adjacency, batch.size)
+    batch.adjacency.edge_index = None  # nothing to look through any more
+    assert rows_read(batch.adjacency, batch.size) == read

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import rankdata
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphclust.nn.vector_scale import (
     WIDEST,
@@ -104,3 +105,28 @@ def test_state():
         torch.testing.assert_close(scale_from_state(scale.state_dict())(x), scale(x))
     with pytest.raises(ValueError, match="kind='rank' is not known; choose one of 'auto'"):
         VectorScale(3, "rank")
+
+
+class WideTables(TorchDispatchMode):
+    """Counts the tables of a size that are made in float64."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.count = shape, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64 and found.shape == self.shape:
+            self.count += 1
+        return found
+
+
+@pytest.mark.parametrize("kind", ["whitened", "common"])
+def test_samples_are_held_once_in_float64(kind):
+    x = torch.randn(600, 20, generator=torch.Generator().manual_seed(0)) + 3
+    scale = VectorScale(20, kind)
+    with WideTables(x.shape) as tables:
+        scale.fit(x)
+    # The centred samples; those of one column each are squared for their variance.
+    assert tables.count == (1 if kind == "whitened" else 2)
+    assert torch.equal(scale.shift, x.double().mean(dim=0).float())

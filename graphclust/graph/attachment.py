@@ -1,0 +1,97 @@
+"""New samples beside those of a sample graph: their edges, and rows of both without a copy of either."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import coalesce
+
+from graphclust._checks import check_count, check_features
+from graphclust.graph._indexes import is_exact_affordable
+from graphclust.graph._metrics import Metric
+from graphclust.graph.kernels import attached_weights, neighbor_edges
+from graphclust.graph.search import NeighborSearch
+
+
+class StackedRows:
+    """The rows of two tables [N, ...] and [M, ...], one after the other: what is asked for is copied, nothing else.
+
+    Parameters
+    ----------
+    first, second : Tensor
+        On the same device; the first may be a memory map. Rows have the type that holds both.
+    """
+
+    def __init__(self, first: Tensor, second: Tensor) -> None:
+        self.first, self.second = first, second
+        self.shape = torch.Size([len(first) + len(second), *first.shape[1:]])
+        self.dtype = torch.promote_types(first.dtype, second.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Rows by their numbers, int64 [n], or a slice of them without steps."""
+        n = len(self.first)
+        if isinstance(index, slice):
+            start, stop, _ = index.indices(len(self))
+            parts = (
+                self.first[min(start, n) : min(stop, n)],
+                self.second[max(start - n, 0) : max(stop - n, 0)],
+            )
+            return torch.cat([part.to(self.dtype) for part in parts])
+        index = index.to(self.first.device)
+        known = index < n
+        rows = torch.empty((len(index), *self.shape[1:]), dtype=self.dtype, device=self.first.device)
+        rows[known] = self.first[index[known]].to(self.dtype)
+        rows[~known] = self.second[index[~known] - n].to(self.dtype)
+        return rows
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Blocks of `size` rows, the last one shorter, as those of a tensor."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    def tensor(self) -> Tensor:
+        """All rows as one tensor, of the first table's type where the second's values are none the worse for it."""
+        kept = self.second.to(self.first.dtype)
+        if torch.equal(kept.to(self.dtype), self.second.to(self.dtype)):
+            return torch.cat([self.first, kept])
+        return self[:]
+
+
+def attach(graph: Any, x_new: Any) -> Any:
+    """A sample graph with new samples joined to it, whose features and lists are `StackedRows`.
+
+    What of a large graph a network reads for a few new samples is little; see `SampleGraph.attach` for the graph
+    as a whole, the parameters and what is raised.
+    """
+    how = graph.construction
+    if how.get("source") != "features" or "normalized" in how:
+        raise ValueError(
+            "only a graph made by SampleGraph.from_features (and not normalised) knows how to attach samples"
+        )
+    old, old_distance = graph.x, graph["neighbor_distance"]
+    n, d = old.shape
+    new = check_features(x_new, "x_new", n_features=d).to(old.device)
+    k = check_count(how["n_neighbors"], "n_neighbors", 1, n)
+    metric = Metric.make(how["metric"], how["p"])
+    # For a few new samples a scan is cheaper than building the index again.
+    index = "exact" if is_exact_affordable(len(new), n, d, metric) else how["index"]
+    search = NeighborSearch(how["metric"], p=how["p"], index=index, recall=how["recall"]).fit(old)
+    neighbor_index, distance = search.neighbors(new, k)
+    bandwidth = how.get("t", how["bandwidth"])
+    weight = attached_weights(neighbor_index, distance, how["kernel"], bandwidth, new, old, old_distance)
+    edges = neighbor_edges(neighbor_index, n)
+    edges, edge_weight = coalesce(edges, weight.flatten(), n + len(new), sort_by_row=False)
+    attached = type(graph)(num_nodes=n + len(new))
+    attached.x = StackedRows(old, new)
+    attached.edge_index = torch.cat([graph.edge_index, edges], dim=1)
+    attached.edge_weight = torch.cat([graph.edge_weight, edge_weight])
+    attached["neighbor_index"] = StackedRows(graph["neighbor_index"], neighbor_index)
+    attached["neighbor_distance"] = StackedRows(old_distance, distance)
+    attached.num_old = n
+    attached.construction = how
+    return attached
