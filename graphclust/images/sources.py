@@ -121,10 +121,11 @@ def _from_path(path: str, column: str | None) -> Source:
         return _from_sequence(list(matches), shown)
     lowered = path.lower()
     if lowered.endswith(CONTAINERS) and not lowered.endswith(".parquet"):
-        items, skipped = tar_images(path)
+        # By a full path, as files go by: a result finds them again from any working folder.
+        items, skipped = tar_images(os.path.abspath(path))
         return Source(shown, list(items), skipped)
     if lowered.endswith(".parquet") and column is None and parquet_image_column(path) is not None:
-        return Source(shown, list(parquet_images(path)))
+        return Source(shown, list(parquet_images(os.path.abspath(path))))
     if lowered.endswith(_FEATURE_FILES):
         table = read_features(path, key=column)
         if table.image_shape is None:

@@ -62,9 +62,9 @@ def export_images(
     written, missing = 0, []
     for row, (path, label) in enumerate(zip(paths, labels)):
         folder = out / ("noise" if label < 0 else f"cluster_{label:0{width}d}")
-        folder.mkdir(parents=True, exist_ok=True)
         source = text_as_path(path)
         if os.path.isfile(source):
+            folder.mkdir(parents=True, exist_ok=True)
             target = _free(folder, os.path.basename(source))
             if how == "symlink":
                 os.symlink(os.path.abspath(source), target)
@@ -76,7 +76,9 @@ def export_images(
         elif how == "symlink" or load is None:
             raise ValueError(f"{path} is no file of its own, which a link could lead to: export copies")
         else:
-            _write(load(path), folder, PurePosixPath(path.rpartition("::")[2]).name, row)
+            data = load(path)  # where the source has gone, this fails before a folder is made
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(data, folder, PurePosixPath(path.rpartition("::")[2]).name, row)
         written += 1
     return written, missing
 

@@ -384,7 +384,7 @@ def _read_skipped(path: Path) -> list[Skipped]:
 def _as_paths(source: Any) -> list[str]:
     values = source if isinstance(source, (list, tuple)) else [source]
     named = [os.fspath(value) for value in values if isinstance(value, (str, os.PathLike))]
-    return [path_as_text(os.path.abspath(value)) for value in named]
+    return [path_as_text(os.path.abspath(os.path.expanduser(value))) for value in named]
 
 
 def _first_samples(graph: SampleGraph, n: int) -> SampleGraph:

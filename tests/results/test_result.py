@@ -432,3 +432,38 @@ def test_second_choices_from_dense_and_sparse_probabilities() -> None:
     expected = np.where(labels < 0, ordered[:, -1], ordered[:, -2])
     np.testing.assert_array_equal(found[0]["second_cluster"].to_numpy(np.int64), expected)
     np.testing.assert_allclose(found[0]["probability"], np.where(labels < 0, np.nan, table.max(axis=1)))
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_images_of_a_container_are_found_again_from_another_working_folder(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for n in range(9):
+        buffer = io.BytesIO()
+        picture(n % 3, RNG).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if kind == "tar":
+        with tarfile.open("s.tar", "w") as archive:
+            for n, data in enumerate(files):
+                info = tarfile.TarInfo(f"{n}.png")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    else:
+        pd.DataFrame({"image": [{"bytes": data} for data in files]}).to_parquet("s.parquet")
+    images = read_images(f"s.{kind}")  # as a person names it
+    Result.write("r", images, KMeans(3, random_state=0).fit(images.x), source=f"s.{kind}")
+    monkeypatch.chdir(tmp_path)
+    result = Result.open("here/r")
+    assert result.image(0).size == (16, 16)
+    assert result.export("out") == (9, [])
+
+
+def test_an_export_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    images = read_images(np.stack([np.asarray(picture(n % 3, RNG)) for n in range(9)]))
+    Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x))
+    with pytest.raises(ValueError, match="none of the sources"):
+        Result.open(tmp_path / "r").export(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
