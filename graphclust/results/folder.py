@@ -305,10 +305,10 @@ class Result:
         probabilities = getattr(model, "probabilities_", None) if n == len(self.labels) else None
         if probabilities is None and self.labels["probability"].notna().all():
             probabilities = self.labels["probability"].to_numpy()
-        given = {
+        given: dict[str, Any] = {
             "probabilities": probabilities,
             "images": None if self.meta["settings"].get("features") == "given" else self._thumbnail,
-            "names": self.labels["path"].tolist(),
+            **_names_and_files(self.labels["path"].tolist()),
             "features_name": str(self.meta["settings"].get("features")),
             "how_made": {
                 "method": type(model).__name__,
@@ -318,6 +318,8 @@ class Result:
             "duplicates": self.labels["duplicate_group"].to_numpy(),
             "outlier_scores": self.labels["outlier_score"].to_numpy(),
         }
+        if n_skipped := len(_read_skipped(self.folder / _SKIPPED)):
+            given["how_made"]["images"]["left out"] = f"{n_skipped:,}, listed in {_SKIPPED}"
         labels = self.labels["cluster"].to_numpy()
         return write_report(self.folder, graph=self.graph, labels=labels, **{**given, **options})
 
@@ -379,6 +381,21 @@ def _read_skipped(path: Path) -> list[Skipped]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return [Skipped(*row) for row in list(csv.reader(file))[1:]]
+
+
+def _names_and_files(paths: list[str]) -> dict[str, Any]:
+    """For the page: short names, seen from the folder that holds all images, and the files that are there."""
+    on_disk = [path for path in paths if os.path.isabs(path) and "::" not in path]
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in on_disk])
+    except ValueError:  # none is a file, or they lie on several drives
+        return {"names": paths}
+    known = set(on_disk)
+    files = [text_as_path(path) if path in known else None for path in paths]
+    return {
+        "names": [os.path.relpath(path, common) if path in known else path for path in paths],
+        "files": [file if file is not None and os.path.lexists(file) else None for file in files],
+    }
 
 
 def _as_paths(source: Any) -> list[str]:

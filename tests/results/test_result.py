@@ -467,3 +467,20 @@ def test_an_export_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of the sources"):
         Result.open(tmp_path / "r").export(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_report_of_a_folder_leads_to_the_files_by_short_names(tmp_path: Path) -> None:
+    folder = tmp_path / "my photos"
+    for kind in range(3):
+        (folder / f"kind{kind}").mkdir(parents=True)
+        for n in range(4):
+            picture(kind, RNG).save(folder / f"kind{kind}" / f"{n} #1.png")
+    (folder / "broken.png").write_bytes(b"")
+    images = read_images(folder)
+    Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x), source=folder)
+    (folder / "kind2" / "3 #1.png").unlink()  # gone since
+    text = Result.open(tmp_path / "r").write_report().read_text(encoding="utf-8")
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert data["names"][:2] == ["kind0/0 #1.png", "kind0/1 #1.png"]
+    assert data["links"] == {"base": "./../my%20photos/", "odd": {"11": None}}
+    assert ["left out", "1, listed in skipped.csv"] in dict(data["made"])["images"]
