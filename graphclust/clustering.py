@@ -84,6 +84,7 @@ def cluster(
         from graphclust.images import read_images
 
         images = read_images(data, verbose=verbose, **reading)
+        check_enough(images)
         data = (
             images.x if images.image_shape is None else images.x.reshape(len(images.x), *images.image_shape)
         )
@@ -102,15 +103,28 @@ def cluster(
     if verbose and "verbose" in known:
         estimator.set_params(verbose=True)
     estimator.fit(data)
-    if n_clusters is None and getattr(estimator, "n_clusters_", None) == 1:
-        warnings.warn(
-            f"all {len(estimator.labels_):,} samples are in one cluster: no border between groups is clear enough to "
-            "be told from chance, as often where samples are few; give n_clusters if you know it",
-            stacklevel=2,
-        )
+    if n_clusters is None:
+        warn_of_one_cluster(estimator)
     if images is not None:
         estimator.images_ = images
     return estimator
+
+
+def check_enough(images: Any) -> None:
+    """ValueError where fewer than two images could be read."""
+    if len(images) < 2:
+        left_out = f", {len(images.skipped):,} things were left out" if images.skipped else ""
+        raise ValueError(f"there is one image that can be read{left_out}: clusters need at least two")
+
+
+def warn_of_one_cluster(estimator: Any) -> None:
+    """Say what it means when the estimated number of clusters is one; called from `cluster` and the command line."""
+    if getattr(estimator, "n_clusters_", None) == 1:
+        warnings.warn(
+            f"all {len(estimator.labels_):,} samples are in one cluster: no border between groups is clear enough to "
+            "be told from chance, as often where samples are few; give n_clusters if you know it",
+            stacklevel=3,
+        )
 
 
 def _needs_reading(data: Any) -> bool:
@@ -124,10 +138,23 @@ def _needs_reading(data: Any) -> bool:
     if isinstance(data, Data) or hasattr(data, "toarray"):
         return False
     if isinstance(data, (list, tuple)):
-        return len(data) > 0 and (isinstance(data[0], (str, os.PathLike)) or hasattr(data[0], "convert"))
+        if not len(data):
+            raise ValueError("data is an empty list: pass at least two samples")
+        return _holds_images(data)
     if isinstance(data, (np.ndarray, Tensor)):
         return data.ndim in (3, 4) and data.shape[0] > 0 and max(_height_and_width(data)) > _SMALL
     return not hasattr(data, "__array__")
+
+
+def _holds_images(values: Any) -> bool:
+    """Whether a list holds paths, pictures, or arrays of pixels that are large or of several sizes."""
+    first = values[0]
+    if isinstance(first, (str, bytes, os.PathLike)) or hasattr(first, "convert"):
+        return True
+    if not isinstance(first, (np.ndarray, Tensor)) or first.ndim not in (2, 3):
+        return False
+    shapes = {tuple(getattr(value, "shape", ())) for value in values}
+    return len(shapes) > 1 or max(_height_and_width(first[None])) > _SMALL
 
 
 def suitable_method(data: Any) -> str:

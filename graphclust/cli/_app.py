@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -136,6 +137,11 @@ def refuse_used_folder(folder: Path, overwrite: bool) -> None:
     """Checked before the work begins, so that an hour of training does not end with it."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder with --out")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"{folder} cannot be written, as {existing} allows no new files: name another with --out"
+        )
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(
             f"{folder} is not empty: name another folder with --out, or give --overwrite to replace the result in it"

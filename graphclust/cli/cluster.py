@@ -90,8 +90,11 @@ def cluster(
     labels: Labels = None,
     ignore: Ignore = None,
     table_format: Annotated[
-        str, typer.Option("--format", help="Format of the labels: csv or parquet.")
-    ] = "csv",
+        str | None,
+        typer.Option(
+            "--format", help="Format of the labels: csv or parquet; by default csv, of images parquet."
+        ),
+    ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write all K probabilities of each sample.")
     ] = False,
@@ -102,10 +105,11 @@ def cluster(
     """Cluster the samples of FILE, or the images of a folder; writes labels, model and a picture or page."""
     with plain_messages(debug, quiet):
         from graphclust._files import read_features, replacing, write_labels
+        from graphclust.clustering import warn_of_one_cluster
         from graphclust.images import is_image_source
 
         console = Console(quiet=quiet, highlight=False)
-        table_path = out / f"labels.{one_of('--format', table_format, ('csv', 'parquet'))}"
+        table_path = out / f"labels.{one_of('--format', table_format or 'csv', ('csv', 'parquet'))}"
         refuse_used_folder(out, overwrite)
         given = {
             "n_neighbors": n_neighbors,
@@ -125,8 +129,19 @@ def cluster(
         }
         if method != "auto":  # a wrong name or parameter is told before anything is read
             _estimator(method, chosen)
-        if key is None and is_image_source(file):
+        of_images = key is None and is_image_source(file)
+        if not of_images and not file.exists():
+            raise FileNotFoundError(
+                f"{file} does not exist: name a folder of images, or a file of features (.npy, .npz, .csv, .tsv or "
+                ".parquet)"
+            )
+        if of_images:
             refuse_table_options(ignore=ignore, probabilities=probabilities)
+            if table_format == "csv":
+                raise ValueError(
+                    "--format csv is for files of features: the labels of images are kept as parquet, and "
+                    "`graphclust export RESULT --table labels.csv` writes them as a table of your own"
+                )
             cluster_images(
                 file,
                 out,
@@ -148,6 +163,8 @@ def cluster(
         started = time.perf_counter()
         estimator.fit(data)
         seconds = time.perf_counter() - started
+        if chosen["n_clusters"] == "auto":
+            warn_of_one_cluster(estimator)
 
         out.mkdir(parents=True, exist_ok=True)
         proba = getattr(estimator, "probabilities_", None)

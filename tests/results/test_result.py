@@ -390,21 +390,43 @@ def test_predict_and_update(written: Path, tmp_path: Path) -> None:
     assert table["cluster"].head(4).nunique() == 1
     shutil.copytree(written, tmp_path / "r")
     assert "7 images added, 44 in" in run("update", tmp_path / "r", folder)
-    assert "0 images added, 44 in" in run("update", tmp_path / "r", folder)
+    assert "0 images added (7 were in it before), 44 in" in run("update", tmp_path / "r", folder)
 
 
 def test_export(written: Path, tmp_path: Path) -> None:
     assert "37 images in" in run("export", written, "--symlink", tmp_path / "links")
     assert next((tmp_path / "links" / "cluster_0").iterdir()).is_symlink()
+    table = tmp_path / "labels.csv"
+    run("export", written, "--table", table)
+    assert pd.read_csv(table)["path"].tolist() == pd.read_parquet(written / "labels.parquet")["path"].tolist()
+    again = runner.invoke(app, ["export", str(written), "--table", str(table)])
+    assert again.exit_code == 2 and "--overwrite" in again.stderr
+    run("export", written, "--table", table, "--overwrite")
     wrong = runner.invoke(app, ["export", str(written)])
     assert wrong.exit_code == 2
     assert "--copy" in wrong.stderr
 
 
+def test_what_cannot_be_written_is_told_before_the_work(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("graphclust.images.read_images", None)  # nothing is read
+    for out in (tmp_path / "file" / "inner", tmp_path / "new"):
+        outcome = runner.invoke(app, ["cluster", str(photos), "--out", str(out)])
+        assert outcome.exit_code == 2 and "cannot be written" in " ".join(outcome.stderr.split())
+        monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+
+
 def test_errors_are_one_line(tmp_path: Path, written: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "single").mkdir()
+    picture(0, RNG).save(tmp_path / "single" / "a.png")
     for arguments, text in (
         (["cluster", tmp_path / "empty", "--out", tmp_path / "o", "-k", 2], "holds no images"),
+        (["cluster", tmp_path / "absent", "--out", tmp_path / "o"], "name a folder of images"),
+        (["cluster", tmp_path / "single", "--out", tmp_path / "o", "-q"], "one image that can be read"),
+        (["cluster", tmp_path / "single", "--out", tmp_path / "o", "--format", "csv"], "--table labels.csv"),
         (["search", tmp_path / "empty", "x.png"], "holds no result of images"),
         (["search", written, tmp_path / "absent.png"], "does not exist"),
         (["outliers", written, "-n", 0], "at least 1"),
@@ -484,3 +506,14 @@ def test_the_report_of_a_folder_leads_to_the_files_by_short_names(tmp_path: Path
     assert data["names"][:2] == ["kind0/0 #1.png", "kind0/1 #1.png"]
     assert data["links"] == {"base": "./../my%20photos/", "odd": {"11": None}}
     assert ["left out", "1, listed in skipped.csv"] in dict(data["made"])["images"]
+
+
+def test_one_cluster_is_explained_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for n in range(3):
+        picture(n, RNG).save(tmp_path / "few" / f"{n}.png")
+    arguments = ["cluster", str(tmp_path / "few"), "--method", "ConsensusClustering", "--no-report"]
+    found = runner.invoke(app, [*arguments, "--out", str(tmp_path / "a")])
+    assert "all 3 samples are in one cluster" in " ".join(found.stderr.split())
+    asked = runner.invoke(app, [*arguments, "--out", str(tmp_path / "b"), "-k", "1"])
+    assert asked.exit_code == 0 and "one cluster" not in asked.stderr
