@@ -114,9 +114,12 @@ def number_or_name(text: str) -> float | str:
 def count_or_auto(text: str) -> int | str:
     """The value of ``--n-clusters``."""
     try:
-        return text if text == "auto" else int(text)
+        count = 0 if text == "auto" else int(text)
     except ValueError:
         raise ValueError(f'--n-clusters is {text!r}, it must be a whole number, or "auto"') from None
+    if text != "auto" and count < 1:
+        raise ValueError(f"--n-clusters is {text}, it must be at least 1")
+    return count or text
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
