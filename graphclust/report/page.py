@@ -203,6 +203,13 @@ def write_report(
     return page
 
 
+def remove_report(out: str | os.PathLike[str]) -> None:
+    """Remove a page that :func:`write_report` wrote, and its sheets of thumbnails; nothing else."""
+    page = _page_path(out)
+    page.unlink(missing_ok=True)
+    _remove_stale(page.with_name(page.stem + "_files"), [])
+
+
 # -- what comes in -------------------------------------------------------------------------------------------
 
 

@@ -234,7 +234,7 @@ def test_array_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "features.npz", x=np.ones((4, 3)))
     source = open_source(tmp_path / "images.npy")
     assert source.pixels is not None
-    assert [item.name for item in source.items] == ["0", "1", "2", "3", "4"]
+    assert [item.name for item in source.items] == [f"{tmp_path / 'images.npy'}::{n}" for n in range(5)]
     assert np.array_equal(source.items[3].load(), images[3])
     assert open_source(tmp_path / "features.npz").features is not None
 

@@ -501,7 +501,8 @@ def test_the_report_of_a_folder_leads_to_the_files_by_short_names(tmp_path: Path
     images = read_images(folder)
     Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x), source=folder)
     (folder / "kind2" / "3 #1.png").unlink()  # gone since
-    text = Result.open(tmp_path / "r").write_report().read_text(encoding="utf-8")
+    with pytest.warns(UserWarning, match="1 of 12 images are not where they were"):
+        text = Result.open(tmp_path / "r").write_report().read_text(encoding="utf-8")
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     assert data["names"][:2] == ["kind0/0 #1.png", "kind0/1 #1.png"]
     assert data["links"] == {"base": "./../my%20photos/", "odd": {"11": None}}
@@ -517,3 +518,54 @@ def test_one_cluster_is_explained_on_the_command_line(tmp_path: Path) -> None:
     assert "all 3 samples are in one cluster" in " ".join(found.stderr.split())
     asked = runner.invoke(app, [*arguments, "--out", str(tmp_path / "b"), "-k", "1"])
     assert asked.exit_code == 0 and "one cluster" not in asked.stderr
+
+
+def test_a_result_that_moved_with_its_images_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for kind in range(3):
+        (old / "photos" / str(kind)).mkdir(parents=True)
+        for n in range(3):
+            picture(kind, RNG).save(old / "photos" / str(kind) / f"{n}.png")
+    monkeypatch.chdir(old)
+    images = read_images("photos")
+    Result.write("result", images, KMeans(3, random_state=0).fit(images.x), source="photos")
+    monkeypatch.chdir(tmp_path)
+    old.rename(new)
+    result = Result.open("new/result")
+    assert result.labels["path"].tolist() == [path.replace(str(old), str(new)) for path in images.paths]
+    assert result.image(0).size == (16, 16)
+    assert len(result.update(new / "photos")) == 0  # they are known by their new names
+    assert result.export(tmp_path / "out") == (9, [])
+    assert Result.open(new / "result").meta["sources"] == [str(new / "photos")]
+    # The result alone is moved: the images stay where they are.
+    (new / "result").rename(tmp_path / "elsewhere")
+    assert Result.open(tmp_path / "elsewhere").labels["path"].tolist() == result.labels["path"].tolist()
+
+
+def test_rows_of_several_array_files_are_told_apart(tmp_path: Path) -> None:
+    arrays = [np.stack([np.asarray(picture((n + shift) % 3, RNG)) for n in range(9)]) for shift in (0, 1)]
+    for name, array in zip("ab", arrays):
+        np.save(tmp_path / f"{name}.npy", array)
+    images = read_images(tmp_path / "a.npy")
+    model = KMeans(3, random_state=0).fit(images.x)
+    Result.write(tmp_path / "r", images, model, source=tmp_path / "a.npy")
+    assert len(Result.open(tmp_path / "r").update(tmp_path / "b.npy")) == 9
+    result = Result.open(tmp_path / "r")
+    for row, expected in enumerate(np.concatenate(arrays)):
+        assert np.array_equal(np.asarray(result.image(row)), expected)
+    (tmp_path / "b.npy").unlink()
+    written, missing = Result.open(tmp_path / "r").export(tmp_path / "out")
+    assert (written, len(missing)) == (9, 9)
+
+
+def test_an_earlier_report_does_not_outlive_its_result(tmp_path: Path) -> None:
+    images = read_images(np.stack([np.asarray(picture(n % 3, RNG)) for n in range(9)]))
+    model = KMeans(3, random_state=0).fit(images.x)
+    assert Result.write(tmp_path / "r", images, model).write_report(max_embedded=0).is_file()
+    assert (tmp_path / "r" / "report_files").is_dir()
+    Result.write(tmp_path / "r", images, KMeans(2, random_state=0).fit(images.x))
+    assert not (tmp_path / "r" / "report.html").exists() and not (tmp_path / "r" / "report_files").exists()
+    with pytest.warns(UserWarning, match="9 of 9 images are not where they were"):
+        Result.open(tmp_path / "r").write_report()
