@@ -314,6 +314,33 @@ def test_map_shows_and_opens_what_it_holds(visit: Any, tmp_path: Path) -> None:
     page.wait_for_url("**#cluster/2")
 
 
+def test_frames_of_pictures_on_the_map_have_the_colour_that_was_chosen(visit: Any, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    path = write_report(
+        tmp_path / "page.html",
+        graph=SampleGraph.from_features(x, n_neighbors=3),
+        labels=[0, 0, 0, 1, 1, 1],
+        probabilities=np.ones(6),
+        images=np.full((6, 20, 20, 3), 200, np.uint8),
+    )
+    page = visit(path, "#map")
+    certain = """([r, g, b]) => {
+        const shown = document.querySelector(".stage > canvas");
+        const canvas = new OffscreenCanvas(shown.width, shown.height);
+        const context = canvas.getContext("2d", { willReadFrequently: true });
+        context.drawImage(shown, 0, 0);
+        const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+        let found = 0;
+        for (let i = 0; i < data.length; i += 4) found += data[i] === r && data[i + 1] === g && data[i + 2] === b;
+        return found;
+    }"""
+    page.wait_for_timeout(300)
+    assert page.evaluate(certain, [38, 110, 190]) == 0
+    page.locator(".map select").select_option("certainty")
+    page.wait_for_timeout(300)
+    assert page.evaluate(certain, [38, 110, 190]) > 100
+
+
 def test_names_never_become_markup(visit: Any, tmp_path: Path) -> None:
     n = 40
     x = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
