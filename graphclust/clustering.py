@@ -83,6 +83,7 @@ def cluster(
         from graphclust.images import read_images
 
         images = read_images(data, verbose=verbose, **reading)
+        check_enough(images)
         data = (
             images.x if images.image_shape is None else images.x.reshape(len(images.x), *images.image_shape)
         )
@@ -106,6 +107,13 @@ def cluster(
     return estimator
 
 
+def check_enough(images: Any) -> None:
+    """ValueError where fewer than two images could be read."""
+    if len(images) < 2:
+        left_out = f", {len(images.skipped):,} things were left out" if images.skipped else ""
+        raise ValueError(f"there is one image that can be read{left_out}: clusters need at least two")
+
+
 def _needs_reading(data: Any) -> bool:
     """Whether `data` names or holds images that are no array yet, or an array of images too large for their pixels."""
     if isinstance(data, (str, os.PathLike)):
@@ -117,7 +125,9 @@ def _needs_reading(data: Any) -> bool:
     if isinstance(data, Data) or hasattr(data, "toarray"):
         return False
     if isinstance(data, (list, tuple)):
-        return len(data) > 0 and (isinstance(data[0], (str, os.PathLike)) or hasattr(data[0], "convert"))
+        if not len(data):
+            raise ValueError("data is an empty list: pass at least two samples")
+        return _holds_images(data)
     if isinstance(data, (np.ndarray, Tensor)):
         return data.ndim in (3, 4) and data.shape[0] > 0 and max(_height_and_width(data)) > _SMALL
     if hasattr(data, "__array__"):
@@ -129,6 +139,17 @@ def _needs_reading(data: Any) -> bool:
             "graph torch_geometric.utils.from_networkx) or SampleGraph.from_edges(edges, x)"
         )
     return True
+
+
+def _holds_images(values: Any) -> bool:
+    """Whether a list holds paths, pictures, or arrays of pixels that are large or of several sizes."""
+    first = values[0]
+    if isinstance(first, (str, bytes, os.PathLike)) or hasattr(first, "convert"):
+        return True
+    if not isinstance(first, (np.ndarray, Tensor)) or first.ndim not in (2, 3):
+        return False
+    shapes = {tuple(getattr(value, "shape", ())) for value in values}
+    return len(shapes) > 1 or max(_height_and_width(first[None])) > _SMALL
 
 
 def suitable_method(data: Any) -> str:

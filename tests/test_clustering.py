@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from PIL import Image
 from sklearn.datasets import load_iris
 from torch_geometric.data import Data, HeteroData
 
@@ -166,6 +167,30 @@ def test_as_many_clusters_as_samples() -> None:
 def test_a_tree_of_equal_samples_says_so() -> None:
     with pytest.raises(ValueError, match="all equal"):
         graphclust.AgglomerativeDensity(3).fit(np.ones((50, 4)))
+
+
+def test_equal_pictures_are_one_cluster_without_a_word_of_arithmetic() -> None:
+    pictures = np.full((30, 20, 20), 90, np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.warns(UserWarning, match="all 30 samples are in one cluster"):
+            assert not graphclust.cluster(pictures, epochs=2, splits=1).labels_.any()
+        with pytest.raises(ValueError, match="all samples are equal"):
+            graphclust.cluster(pictures, 3, epochs=2, splits=1)
+
+
+def test_a_list_of_arrays_that_are_no_rows_is_read_as_images() -> None:
+    rng = np.random.default_rng(0)
+    several = [rng.integers(0, 255, (10 + n % 3, 12, 3), dtype=np.uint8) for n in range(12)]
+    model = graphclust.cluster(several, 2, method="KMeans", features="pixels", size=8)
+    assert model.images_.x.shape == (12, 8 * 8 * 3)
+    assert _needs_reading(several) and _needs_reading([np.zeros((80, 80))] * 3)
+    assert _needs_reading([torch.zeros(3, 80, 80)] * 3)
+    assert not _needs_reading([np.zeros((8, 8))] * 3) and not _needs_reading([np.zeros(200)] * 3)
+    with pytest.raises(ValueError, match="empty list"):
+        graphclust.cluster([])
+    with pytest.raises(ValueError, match="one image that can be read"):
+        graphclust.cluster([Image.new("L", (9, 9))])
 
 
 def test_parameters_say_how_images_are_read() -> None:

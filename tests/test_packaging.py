@@ -11,9 +11,11 @@ from importlib.metadata import entry_points, metadata, requires
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 import graphclust
 
@@ -145,7 +147,15 @@ def test_readme_code_runs(tmp_path: Path) -> None:
     blocks = re.findall(
         r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
     )
-    assert len(blocks) == 3
+    assert len(blocks) == 4
+    rng = np.random.default_rng(0)
+    for folder, n_images in (("photos", 12), ("more", 2)):
+        (tmp_path / folder).mkdir()
+        for n in range(n_images):
+            pixels = rng.integers(0, 60, (12, 12), dtype=np.uint8)
+            pixels[:, 6 * (n % 2) :][:, :6] += 150
+            Image.fromarray(pixels).save(tmp_path / folder / f"{n}.png")
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg")
     script = tmp_path / "readme.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     run = subprocess.run(
@@ -153,3 +163,4 @@ def test_readme_code_runs(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "digits-model").is_dir()
+    assert (tmp_path / "result" / "report.html").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -119,9 +120,12 @@ def number_or_name(text: str) -> float | str:
 def count_or_auto(text: str) -> int | str:
     """The value of ``--n-clusters``."""
     try:
-        return text if text == "auto" else int(text)
+        count = 0 if text == "auto" else int(text)
     except ValueError:
         raise ValueError(f'--n-clusters is {text!r}, it must be a whole number, or "auto"') from None
+    if text != "auto" and count < 1:
+        raise ValueError(f"--n-clusters is {text}, it must be at least 1")
+    return count or text
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -142,6 +146,11 @@ def refuse_used_folder(folder: Path, overwrite: bool) -> None:
     """Checked before the work begins, so that an hour of training does not end with it."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder with --out")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"{folder} cannot be written, as {existing} allows no new files: name another with --out"
+        )
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(
             f"{folder} is not empty: name another folder with --out, or give --overwrite to replace the result in it"

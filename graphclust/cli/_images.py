@@ -67,6 +67,7 @@ def cluster_images(
         "folder" compares the clusters with the folders that the images lie in; for scores alone.
     """
     from graphclust._files import FeatureTable
+    from graphclust.clustering import check_enough
     from graphclust.images import read_images
     from graphclust.results import Result
 
@@ -84,6 +85,7 @@ def cluster_images(
         cache=cache or "auto",
         verbose=not quiet,
     )
+    check_enough(images)
     data = images.x if images.image_shape is None else images.x.reshape(-1, *images.image_shape)
     estimator = make_estimator(data)
     started = time.perf_counter()
@@ -122,12 +124,10 @@ def predict_images(folder: Path, source: Path, out: Path | None, *, quiet: bool 
     images = result.read(str(source), verbose=not quiet)
     table = result.label(images)
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    write_table(table, out)
+    write_table(table, out, quiet=quiet)
     features = FeatureTable(images.x, None, images.image_shape)
     print_summary(console, source, features, table["cluster"].to_numpy(), time.perf_counter() - started)
     print_skipped(console, images)
-    if out is not None:
-        console.print(f"{out} is written", soft_wrap=True, markup=False)
 
 
 def folders_of(images: Images) -> Any:
@@ -144,8 +144,11 @@ def print_skipped(console: Console, images: Images) -> None:
         console.print(f"skipped {count:,}: {reason}", markup=False, soft_wrap=True)
 
 
-def write_table(table: DataFrame, out: Path | None) -> None:
-    """To a .csv or .parquet file; without one as CSV to standard output, where no name can move the cursor."""
+def write_table(table: DataFrame, out: Path | None, *, quiet: bool = False) -> None:
+    """To a .csv or .parquet file, as it says on standard error; without one as CSV to standard output.
+
+    There no name can move the cursor.
+    """
     from graphclust._files import replacing, table_format
     from graphclust.images import printable
 
@@ -161,3 +164,5 @@ def write_table(table: DataFrame, out: Path | None) -> None:
             table.to_csv(partial, index=False, float_format="%.6g")
         else:
             table.to_parquet(partial, index=False)
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console.print(f"{out} is written: {len(table):,} rows", soft_wrap=True, markup=False)

@@ -93,8 +93,11 @@ def cluster(
     ignore: Ignore = None,
     names: Names = None,
     table_format: Annotated[
-        str, typer.Option("--format", help="Format of the labels: csv or parquet.")
-    ] = "csv",
+        str | None,
+        typer.Option(
+            "--format", help="Format of the labels: csv or parquet; by default csv, of images parquet."
+        ),
+    ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write all K probabilities of each sample.")
     ] = False,
@@ -108,7 +111,7 @@ def cluster(
         from graphclust.images import is_image_source
 
         console = Console(quiet=quiet, highlight=False)
-        table_path = out / f"labels.{one_of('--format', table_format, ('csv', 'parquet'))}"
+        table_path = out / f"labels.{one_of('--format', table_format or 'csv', ('csv', 'parquet'))}"
         refuse_used_folder(out, overwrite)
         given = {
             "n_neighbors": n_neighbors,
@@ -128,8 +131,19 @@ def cluster(
         }
         if method != "auto":  # a wrong name or parameter is told before anything is read
             _estimator(method, chosen)
-        if key is None and is_image_source(file):
+        of_images = key is None and is_image_source(file)
+        if not of_images and not file.exists():
+            raise FileNotFoundError(
+                f"{file} does not exist: name a folder of images, or a file of features (.npy, .npz, .csv, .tsv or "
+                ".parquet)"
+            )
+        if of_images:
             refuse_table_options(ignore=ignore, names=names, probabilities=probabilities)
+            if table_format == "csv":
+                raise ValueError(
+                    "--format csv is for files of features: the labels of images are kept as parquet, and "
+                    "`graphclust export RESULT --table labels.csv` writes them as a table of your own"
+                )
             cluster_images(
                 file,
                 out,

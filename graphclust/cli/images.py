@@ -26,7 +26,7 @@ def _check_out(out: Path | None, overwrite: bool) -> None:
     if out is not None:
         table_format(out)
         if out.exists() and not overwrite:
-            raise ValueError(f"{out} exists: name another file with --out, or give --overwrite")
+            raise ValueError(f"{out} exists: name another file, or give --overwrite")
 
 
 @app.command()
@@ -44,7 +44,7 @@ def search(
         _check_out(out, overwrite)
         from graphclust.results import Result
 
-        write_table(Result.open(result).search([str(image) for image in images], k), out)
+        write_table(Result.open(result).search([str(image) for image in images], k), out, quiet=quiet)
 
 
 @app.command()
@@ -67,7 +67,7 @@ def duplicates(
         from graphclust.results import Result
 
         found = Result.open(result).duplicates(threshold)
-        write_table(found, out)
+        write_table(found, out, quiet=quiet)
         console = Console(stderr=True, quiet=quiet, highlight=False)
         console.print(f"{found['group'].nunique():,} groups of {len(found):,} images")
 
@@ -88,7 +88,7 @@ def outliers(
             raise ValueError(f"-n is {n}, it must be at least 1")
         from graphclust.results import Result
 
-        write_table(Result.open(result).outliers(n), out)
+        write_table(Result.open(result).outliers(n), out, quiet=quiet)
 
 
 @app.command()
@@ -98,17 +98,26 @@ def export(
     symlink: Annotated[
         Path | None, typer.Option("--symlink", help="New folder for links to the images.")
     ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="File for the labels, .csv or .parquet.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier table.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Put the images of RESULT into a folder for each cluster; nothing is moved or deleted."""
+    """Put the images of RESULT into a folder for each cluster, or its labels into a table; nothing is moved."""
     with plain_messages(debug, quiet):
-        out = copy or symlink
-        if out is None or (copy and symlink):
-            raise ValueError("name one new folder: --copy FOLDER or --symlink FOLDER")
+        if sum(given is not None for given in (copy, symlink, table)) != 1:
+            raise ValueError("name one of --copy FOLDER, --symlink FOLDER, --table FILE")
         from graphclust.images import printable
         from graphclust.results import Result
 
+        if table is not None:
+            _check_out(table, overwrite)
+            write_table(Result.open(result).labels, table, quiet=quiet)
+            return
+        out = copy or symlink
+        assert out is not None
         written, missing = Result.open(result).export(out, "copy" if copy else "symlink")
         console = Console(quiet=quiet, highlight=False, soft_wrap=True)
         for path in missing[:10]:
@@ -138,4 +147,8 @@ def update(
         sizes = added["cluster"].value_counts().sort_index()
         for cluster, count in sizes.items():
             console.print(f"cluster {cluster}: {count:,} more")
-        console.print(f"{len(added):,} images added, {len(opened.labels):,} in {result}", markup=False)
+        known = len(images) - len(added)
+        before = f" ({known:,} were in it before)" if known else ""
+        console.print(
+            f"{len(added):,} images added{before}, {len(opened.labels):,} in {result}", markup=False
+        )

@@ -344,6 +344,8 @@ def merged_runs(
 def check_distinct(n_different: int, n_clusters: int) -> None:
     """Raise ValueError where fewer samples differ than clusters are asked for."""
     if n_different < n_clusters:
+        if n_different == 1:
+            raise ValueError(f"n_clusters={n_clusters}, and all samples are equal: ask for at most 1")
         raise ValueError(
             f"n_clusters={n_clusters} is more than the samples can be told apart into: there are {n_different} "
             f"kinds of them, all others are equal; ask for at most {n_different}"

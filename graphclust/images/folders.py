@@ -12,6 +12,9 @@ from graphclust.images.items import FileItem, Skipped, os_reason, path_as_text
 #: Files that hold many images or features; looked at where a folder has no image files.
 CONTAINERS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".parquet")
 
+#: What a folder that `graphclust cluster` wrote holds, whatever its name.
+_RESULT = frozenset({"images.json", "labels.parquet", "model", "graph"})
+
 
 @dataclass
 class Walk:
@@ -35,9 +38,11 @@ class Walk:
 def walk(folder: str) -> Walk:
     """List a folder and the folders in it.
 
-    A folder that several links lead to is read once, so loops end. Names that begin with a dot are left out.
+    A folder that several links lead to is read once, so loops end. A link to a folder above this one is a loop too:
+    what lies beside this one was not asked for. Names that begin with a dot, and results of graphclust, are left out.
     """
     found, seen = Walk(), set()
+    above = _folders_above(folder)
     # Links come last, so that a folder is read under its own name where it lies in the tree.
     waiting, links = [folder], list[str]()
     while waiting or links:
@@ -49,9 +54,17 @@ def walk(folder: str) -> Walk:
                     Skipped(path_as_text(path), "folder that was read already (a link or a loop)")
                 )
                 continue
+            if (status.st_dev, status.st_ino) in above:
+                found.skipped.append(Skipped(path_as_text(path), "link to a folder above (a loop)"))
+                continue
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(path) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)
+            if path != folder and {entry.name for entry in ordered} >= _RESULT:
+                found.skipped.append(
+                    Skipped(path_as_text(path), "folder of a result, which holds thumbnails")
+                )
+                continue
         except OSError as error:
             found.skipped.append(Skipped(path_as_text(path), f"folder: {os_reason(error)}"))
             continue
@@ -64,6 +77,18 @@ def walk(folder: str) -> Walk:
             else:
                 _sort_in(entry.path, found)
         waiting += reversed(inner)
+    return found
+
+
+def _folders_above(folder: str) -> set[tuple[int, int]]:
+    """Device and number of each folder that holds this one."""
+    found = set()
+    for parent in Path(os.path.realpath(folder)).parents:
+        try:
+            status = os.stat(parent)
+        except OSError:  # not for this user; no link leads there either
+            continue
+        found.add((status.st_dev, status.st_ino))
     return found
 
 

@@ -121,15 +121,18 @@ def _from_path(path: str, column: str | None) -> Source:
         return _from_sequence(list(matches), shown)
     lowered = path.lower()
     if lowered.endswith(CONTAINERS) and not lowered.endswith(".parquet"):
-        items, skipped = tar_images(path)
+        # By a full path, as files go by: a result finds them again from any working folder.
+        items, skipped = tar_images(os.path.abspath(path))
         return Source(shown, list(items), skipped)
     if lowered.endswith(".parquet") and column is None and parquet_image_column(path) is not None:
-        return Source(shown, list(parquet_images(path)))
+        return Source(shown, list(parquet_images(os.path.abspath(path))))
     if lowered.endswith(_FEATURE_FILES):
         table = read_features(path, key=column)
         if table.image_shape is None:
             return Source(shown, features=table.x)
-        return _from_array(table.x.reshape(-1, *table.image_shape), shown)
+        return _from_array(
+            table.x.reshape(-1, *table.image_shape), shown, path_as_text(os.path.abspath(path))
+        )
     return Source(shown, [FileItem(os.path.abspath(path))])
 
 
@@ -137,7 +140,9 @@ def _from_folder(path: str, column: str | None) -> Source:
     shown = path_as_text(path)
     if any(os.path.isfile(os.path.join(path, name)) for name in _HUGGING_FACE):
         dataset = open_hugging_face_folder(path)
-        return Source(shown, list(hugging_face_images(dataset, column)))
+        place = path_as_text(os.path.abspath(path))
+        items = hugging_face_images(dataset, column)
+        return Source(shown, [Item(f"{place}::{item.name}", item.loader) for item in items])
     found = walk(os.path.abspath(path))
     source = Source(shown, list(found.items), found.skipped)
     for container in found.containers:
@@ -188,7 +193,8 @@ def _from_sequence(values: list[Any], where: str = "the list") -> Source:
     )
 
 
-def _from_array(array: NDArray[Any], where: str) -> Source:
+def _from_array(array: NDArray[Any], where: str, file: str | None = None) -> Source:
+    """Images of an array, named by their row; of a file, as parquet's, so that a result finds them again."""
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{where} has type {array.dtype}: numbers are needed")
     if array.ndim == 2:
@@ -202,7 +208,8 @@ def _from_array(array: NDArray[Any], where: str) -> Source:
             "C = 1, 3 or 4 are needed"
         )
     row = as_bytes_in_one_range(array)
-    return Source(where, [Item(str(n), partial(row, n)) for n in range(len(array))], pixels=array)
+    prefix = "" if file is None else f"{file}::"
+    return Source(where, [Item(f"{prefix}{n}", partial(row, n)) for n in range(len(array))], pixels=array)
 
 
 def _braces(pattern: str) -> list[str]:

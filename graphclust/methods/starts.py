@@ -57,6 +57,8 @@ def principal_components(x: Tensor, n_components: int = 64, *, seed: int = 0) ->
     x = x.float()
     if x.shape[1] <= n_components:
         return x - x.mean(dim=0)
+    if bool((x == x[0]).all()):  # no direction has a variance that could be divided by
+        return x.new_zeros(len(x), min(n_components, *x.shape))
     found = PCA(min(n_components, *x.shape), svd_solver="randomized", random_state=seed % 2**32)
     return torch.from_numpy(found.fit_transform(x.numpy()).astype(np.float32))
 

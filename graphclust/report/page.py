@@ -48,6 +48,7 @@ def write_report(
     probabilities: Any = None,
     images: Any = None,
     names: Sequence[Any] | None = None,
+    files: Sequence[Any] | None = None,
     tree: Any = None,
     features_name: str | None = None,
     how_made: Mapping[str, Any] | None = None,
@@ -84,6 +85,9 @@ def write_report(
     names : sequence, optional
         One per sample; without them files go by their path, others by their number. Shown as text, whatever they
         hold.
+    files : sequence of path or None, optional
+        The original file of each sample, which the page leads to by its place as seen from the page. By default those
+        of ``images`` that are paths.
     tree : ndarray of shape (K - 1, 4) or MergeTree, optional
         Linkage of the K clusters in scipy's format, leaf k being the k-th label in sorted order without noise.
         Default: average linkage on the graph (`graphclust.graph.partition.merge_parts`), up to 1,000 clusters.
@@ -142,7 +146,7 @@ def write_report(
     n_samples, n_clusters = len(measures.codes), len(measures.labels)
     if n_clusters > 65_000:
         raise ValueError(f"labels name {n_clusters} clusters: the page holds up to 65,000; merge some first")
-    texts, links = _names(names, images, n_samples, page.parent)
+    texts, links = _names(names, images, files, n_samples, page.parent)
     groups = _duplicate_groups(duplicates, n_samples)
     linkage = cluster_tree(graph, measures, tree)
     place = _positions(position, graph, n_samples, random_state)
@@ -199,6 +203,13 @@ def write_report(
     return page
 
 
+def remove_report(out: str | os.PathLike[str]) -> None:
+    """Remove a page that :func:`write_report` wrote, and its sheets of thumbnails; nothing else."""
+    page = _page_path(out)
+    page.unlink(missing_ok=True)
+    _remove_stale(page.with_name(page.stem + "_files"), [])
+
+
 # -- what comes in -------------------------------------------------------------------------------------------
 
 
@@ -214,13 +225,19 @@ def _page_path(out: str | os.PathLike[str]) -> Path:
 
 
 def _names(
-    names: Sequence[Any] | None, images: Any, n_samples: int, home: Path
+    names: Sequence[Any] | None, images: Any, files: Sequence[Any] | None, n_samples: int, home: Path
 ) -> tuple[list[str] | None, dict[str, Any] | None]:
     """Names as text, and where the original files lie as seen from the page."""
     if names is not None and len(names) != n_samples:
         raise ValueError(f"there are {len(names)} names and {n_samples} samples: give one per sample")
+    if files is not None and len(files) != n_samples:
+        raise ValueError(
+            f"there are {len(files)} files and {n_samples} samples: give a path or None per sample"
+        )
     given = None if names is None else [as_text(name) for name in names]
-    if isinstance(images, np.ndarray) and images.dtype == object:
+    if files is not None:
+        images = list(files)
+    elif isinstance(images, np.ndarray) and images.dtype == object:
         images = images.tolist()
     if not isinstance(images, (list, tuple)) or not any(
         isinstance(image, (str, os.PathLike)) for image in images

@@ -45,12 +45,12 @@ def export_images(
     -------
     written : int
     missing : list of str
-        Paths whose file has gone since.
+        Paths whose file, or the file that held them, has gone since.
 
     Raises
     ------
     ValueError
-        If `out` holds anything, or an image that is no file cannot be exported in this way.
+        If `out` holds anything, an image that is no file cannot be exported in this way, or none at all is found.
     """
     if how not in HOW:
         raise ValueError(f"how={how!r} is unknown: use 'copy' or 'symlink'")
@@ -59,12 +59,13 @@ def export_images(
         raise ValueError(f"{out} is a file or holds files: name a new or empty folder, nothing is replaced")
     labels = [int(label) for label in labels]
     width = len(str(max([0, *labels])))
-    written, missing = 0, []
+    written, missing = 0, list[str]()
+    failure: ValueError | None = None
     for row, (path, label) in enumerate(zip(paths, labels)):
         folder = out / ("noise" if label < 0 else f"cluster_{label:0{width}d}")
-        folder.mkdir(parents=True, exist_ok=True)
         source = text_as_path(path)
         if os.path.isfile(source):
+            folder.mkdir(parents=True, exist_ok=True)
             target = _free(folder, os.path.basename(source))
             if how == "symlink":
                 os.symlink(os.path.abspath(source), target)
@@ -76,8 +77,17 @@ def export_images(
         elif how == "symlink" or load is None:
             raise ValueError(f"{path} is no file of its own, which a link could lead to: export copies")
         else:
-            _write(load(path), folder, PurePosixPath(path.rpartition("::")[2]).name, row)
+            try:
+                data = load(path)
+            except ValueError as error:
+                failure = failure or error
+                missing.append(path)
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(data, folder, PurePosixPath(path.rpartition("::")[2]).name, row)
         written += 1
+    if failure is not None and not written:
+        raise failure
     return written, missing
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from graphclust.images import (
     write_skipped,
 )
 from graphclust.results.export import export_images
+from graphclust.results.moved import follow
 from graphclust.results.table import COLUMNS, Centers, assignments, centers_of, with_graph_columns
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Result:
     graph: SampleGraph
     meta: dict[str, Any]
     _images: Images | None = field(default=None, repr=False)
+    _gone: set[int] = field(default_factory=set, repr=False)
 
     def __repr__(self) -> str:
         return f"Result({str(self.folder)!r}: {len(self.labels):,} images, {self.labels['cluster'].nunique()} clusters)"
@@ -106,6 +109,9 @@ class Result:
             graph = SampleGraph.from_features(images.x, min(N_NEIGHBORS, n - 1), random_state=0)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        from graphclust.report.page import remove_report
+
+        remove_report(folder)  # of an earlier result in this folder: it would show other clusters
         estimator.save(folder / _MODEL)
         graph.save(folder / _GRAPH)
         labels = np.asarray(estimator.labels_, np.int64)
@@ -123,6 +129,7 @@ class Result:
             "image_shape": list(images.image_shape or ()),
             "n_fitted": n,
             "sources": [] if source is None else _as_paths(source),
+            "folder": path_as_text(os.path.abspath(folder)),
         }
         result = cls(folder, with_graph_columns(table, graph)[list(COLUMNS)], graph, meta, images)
         result._save(images.skipped)
@@ -138,6 +145,10 @@ class Result:
             If the folder holds none.
         ValueError
             If it is of another version or damaged.
+
+        Notes
+        -----
+        Where the folder was moved together with the images, they are found at their new place (`follow`).
         """
         import pandas as pd
 
@@ -160,6 +171,7 @@ class Result:
             raise ValueError(
                 f"{folder} has format version {version}, this graphclust reads {_FORMAT_VERSION}"
             )
+        table["path"] = follow(meta, table["path"], folder)
         graph = SampleGraph.open(folder / _GRAPH)
         if graph.num_nodes > len(table):  # an update was cut off between graph and labels
             graph = _first_samples(graph, len(table))
@@ -306,10 +318,10 @@ class Result:
         probabilities = getattr(model, "probabilities_", None) if n == len(self.labels) else None
         if probabilities is None and self.labels["probability"].notna().all():
             probabilities = self.labels["probability"].to_numpy()
-        given = {
+        given: dict[str, Any] = {
             "probabilities": probabilities,
             "images": None if self.meta["settings"].get("features") == "given" else self._thumbnail,
-            "names": self.labels["path"].tolist(),
+            **_names_and_files(self.labels["path"].tolist()),
             "features_name": str(self.meta["settings"].get("features")),
             "how_made": {
                 "method": type(model).__name__,
@@ -319,13 +331,24 @@ class Result:
             "duplicates": self.labels["duplicate_group"].to_numpy(),
             "outlier_scores": self.labels["outlier_score"].to_numpy(),
         }
+        if n_skipped := len(_read_skipped(self.folder / _SKIPPED)):
+            given["how_made"]["images"]["left out"] = f"{n_skipped:,}, listed in {_SKIPPED}"
         labels = self.labels["cluster"].to_numpy()
-        return write_report(self.folder, graph=self.graph, labels=labels, **{**given, **options})
+        self._gone = set()
+        page = write_report(self.folder, graph=self.graph, labels=labels, **{**given, **options})
+        if self._gone:
+            warnings.warn(
+                f"{len(self._gone):,} of {len(labels):,} images are not where they were: the report has blank "
+                "thumbnails of them",
+                stacklevel=2,
+            )
+        return page
 
     def _thumbnail(self, row: int) -> Image.Image | None:
         try:
             return self.image(row, at_least=_THUMBNAIL)
         except ValueError:  # gone since
+            self._gone.add(row)
             return None
 
     def read(self, source: Any, *, features: Any = None, **options: Any) -> Images:
@@ -364,7 +387,13 @@ class Result:
 
     @cached_property
     def _items(self) -> dict[str, Any]:
-        return {item.name: item for source in self.meta["sources"] for item in list_images(source)}
+        found: dict[str, Any] = {}
+        for source in self.meta["sources"]:
+            try:
+                found |= {item.name: item for item in list_images(source)}
+            except (OSError, ValueError):  # gone since; the others may be there
+                continue
+        return found
 
     def _save(self, skipped: list[Skipped]) -> None:
         with replacing(self.folder / _LABELS) as partial:
@@ -382,10 +411,25 @@ def _read_skipped(path: Path) -> list[Skipped]:
         return [Skipped(*row) for row in list(csv.reader(file))[1:]]
 
 
+def _names_and_files(paths: list[str]) -> dict[str, Any]:
+    """For the page: short names, seen from the folder that holds all images, and the files that are there."""
+    on_disk = [path for path in paths if os.path.isabs(path) and "::" not in path]
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in on_disk])
+    except ValueError:  # none is a file, or they lie on several drives
+        return {"names": paths}
+    known = set(on_disk)
+    files = [text_as_path(path) if path in known else None for path in paths]
+    return {
+        "names": [os.path.relpath(path, common) if path in known else path for path in paths],
+        "files": [file if file is not None and os.path.lexists(file) else None for file in files],
+    }
+
+
 def _as_paths(source: Any) -> list[str]:
     values = source if isinstance(source, (list, tuple)) else [source]
     named = [os.fspath(value) for value in values if isinstance(value, (str, os.PathLike))]
-    return [path_as_text(os.path.abspath(value)) for value in named]
+    return [path_as_text(os.path.abspath(os.path.expanduser(value))) for value in named]
 
 
 def _first_samples(graph: SampleGraph, n: int) -> SampleGraph:

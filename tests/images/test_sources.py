@@ -76,6 +76,28 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
         FileItem(str(photos / "circle.png")).load()
 
 
+def test_a_link_upwards_does_not_bring_in_what_lies_beside_the_folder(tmp_path: Path) -> None:
+    put(tmp_path / "photos" / "a.png")
+    put(tmp_path / "private" / "b.png")
+    (tmp_path / "photos" / "up").symlink_to("..")
+    source = open_source(tmp_path / "photos")
+    assert [os.path.basename(item.name) for item in source.items] == ["a.png"]
+    assert [entry.reason for entry in source.skipped] == ["link to a folder above (a loop)"]
+
+
+def test_a_result_inside_the_folder_is_no_source_of_images(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "result" / "report_files" / "sheet.png")
+    put(tmp_path / "other" / "report_files" / "b.png")
+    for name in ("model", "graph"):
+        (tmp_path / "result" / name).mkdir()
+    for name in ("images.json", "labels.parquet"):
+        (tmp_path / "result" / name).write_text("{}")
+    source = open_source(tmp_path)
+    assert sorted(os.path.basename(item.name) for item in source.items) == ["a.png", "b.png"]
+    assert [entry.reason for entry in source.skipped] == ["folder of a result, which holds thumbnails"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     raw = os.fsencode(tmp_path) + b"/caf\xe9.png"
@@ -212,7 +234,7 @@ def test_array_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "features.npz", x=np.ones((4, 3)))
     source = open_source(tmp_path / "images.npy")
     assert source.pixels is not None
-    assert [item.name for item in source.items] == ["0", "1", "2", "3", "4"]
+    assert [item.name for item in source.items] == [f"{tmp_path / 'images.npy'}::{n}" for n in range(5)]
     assert np.array_equal(source.items[3].load(), images[3])
     assert open_source(tmp_path / "features.npz").features is not None
 

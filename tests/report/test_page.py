@@ -183,6 +183,7 @@ def test_duplicates_come_in_two_forms(few: dict[str, Any], tmp_path: Path) -> No
         ({"probabilities": np.ones((4, 2))}, r"probabilities has shape \(4, 2\)"),
         ({"probabilities": np.full(600, 1.5)}, r"outside \[0, 1\]"),
         ({"names": ["a"]}, "there are 1 names and 600 samples"),
+        ({"files": ["a"]}, "there are 1 files and 600 samples"),
         ({"images": np.zeros((5, 8, 8))}, "5 images and labels has 600"),
         ({"images": np.zeros((600, 64)), "image_shape": (8, 9)}, "a sample has 64 values"),
         ({"outlier_scores": np.zeros(3)}, "600 finite numbers"),

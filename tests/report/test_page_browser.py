@@ -314,6 +314,33 @@ def test_map_shows_and_opens_what_it_holds(visit: Any, tmp_path: Path) -> None:
     page.wait_for_url("**#cluster/2")
 
 
+def test_frames_of_pictures_on_the_map_have_the_colour_that_was_chosen(visit: Any, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    path = write_report(
+        tmp_path / "page.html",
+        graph=SampleGraph.from_features(x, n_neighbors=3),
+        labels=[0, 0, 0, 1, 1, 1],
+        probabilities=np.ones(6),
+        images=np.full((6, 20, 20, 3), 200, np.uint8),
+    )
+    page = visit(path, "#map")
+    certain = """([r, g, b]) => {
+        const shown = document.querySelector(".stage > canvas");
+        const canvas = new OffscreenCanvas(shown.width, shown.height);
+        const context = canvas.getContext("2d", { willReadFrequently: true });
+        context.drawImage(shown, 0, 0);
+        const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+        let found = 0;
+        for (let i = 0; i < data.length; i += 4) found += data[i] === r && data[i + 1] === g && data[i + 2] === b;
+        return found;
+    }"""
+    page.wait_for_timeout(300)
+    assert page.evaluate(certain, [38, 110, 190]) == 0
+    page.locator(".map select").select_option("certainty")
+    page.wait_for_timeout(300)
+    assert page.evaluate(certain, [38, 110, 190]) > 100
+
+
 def test_names_never_become_markup(visit: Any, tmp_path: Path) -> None:
     n = 40
     x = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
@@ -431,10 +458,13 @@ def test_a_phone_shows_all_of_it(visit: Any, digits_page: dict[str, Any]) -> Non
         "duplicates",
         "about",
         "search/scan",
+        "like/3",
     ):
         page.goto(digits_page["path"].as_uri() + f"#{view}")
         page.evaluate(FRAMES)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        if page.locator(".heading h2 > span:not(.badge)").count():  # "More like" is not broken within words
+            assert page.locator(".heading h2 > span:not(.badge)").bounding_box()["height"] < 40
     page.goto(digits_page["path"].as_uri() + "#cluster/1")
     page.locator(".all .tile").first.tap()
     assert page.locator("#sample").bounding_box()["width"] == 390
@@ -451,6 +481,36 @@ def test_a_phone_shows_all_of_it(visit: Any, digits_page: dict[str, Any]) -> Non
             break
     page.locator(".card a", has_text="Cluster").tap()
     page.wait_for_url("**#cluster/*")
+
+
+def test_a_page_of_a_folder_leads_to_its_files(visit: Any, tmp_path: Path) -> None:
+    files = []
+    for n in range(6):
+        files.append(tmp_path / "a folder with a long name" / "another one" / f"IMG_{n} #1.jpg")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (40 * n, 90, 90)).save(files[-1])
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    path = write_report(
+        tmp_path / "page.html",
+        graph=SampleGraph.from_features(x, n_neighbors=3),
+        labels=[0, 0, 0, 1, 1, 1],
+        images=lambda i: Image.open(files[i]),
+        names=[str(file) for file in files],
+        files=[*files[:5], None],
+        duplicates=[-1] * 6,
+    )
+    page = visit(path, "#cluster/0?sample=1")
+    link = page.get_by_role("link", name="Original file")
+    assert link.evaluate("a => a.href") == files[1].as_uri()
+    page.goto(path.as_uri() + "#cluster/1?sample=5")
+    page.evaluate(FRAMES)
+    assert page.get_by_role("link", name="Original file").count() == 0
+    page.goto(path.as_uri() + "#duplicates")
+    page.evaluate(FRAMES)
+    assert page.locator(".lead").inner_text() == "No two samples are almost the same."
+    assert page.locator(".empty").count() == 0
+    phone = visit(path, "#like/1", **PHONE)
+    assert phone.locator(".heading h2 > span").bounding_box()["height"] < 40
 
 
 def test_names_that_a_person_gives_stay(visit: Any, digits_page: dict[str, Any]) -> None:

@@ -390,21 +390,43 @@ def test_predict_and_update(written: Path, tmp_path: Path) -> None:
     assert table["cluster"].head(4).nunique() == 1
     shutil.copytree(written, tmp_path / "r")
     assert "7 images added, 44 in" in run("update", tmp_path / "r", folder)
-    assert "0 images added, 44 in" in run("update", tmp_path / "r", folder)
+    assert "0 images added (7 were in it before), 44 in" in run("update", tmp_path / "r", folder)
 
 
 def test_export(written: Path, tmp_path: Path) -> None:
     assert "37 images in" in run("export", written, "--symlink", tmp_path / "links")
     assert next((tmp_path / "links" / "cluster_0").iterdir()).is_symlink()
+    table = tmp_path / "labels.csv"
+    run("export", written, "--table", table)
+    assert pd.read_csv(table)["path"].tolist() == pd.read_parquet(written / "labels.parquet")["path"].tolist()
+    again = runner.invoke(app, ["export", str(written), "--table", str(table)])
+    assert again.exit_code == 2 and "--overwrite" in again.stderr
+    run("export", written, "--table", table, "--overwrite")
     wrong = runner.invoke(app, ["export", str(written)])
     assert wrong.exit_code == 2
     assert "--copy" in wrong.stderr
 
 
+def test_what_cannot_be_written_is_told_before_the_work(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("graphclust.images.read_images", None)  # nothing is read
+    for out in (tmp_path / "file" / "inner", tmp_path / "new"):
+        outcome = runner.invoke(app, ["cluster", str(photos), "--out", str(out)])
+        assert outcome.exit_code == 2 and "cannot be written" in " ".join(outcome.stderr.split())
+        monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+
+
 def test_errors_are_one_line(tmp_path: Path, written: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "single").mkdir()
+    picture(0, RNG).save(tmp_path / "single" / "a.png")
     for arguments, text in (
         (["cluster", tmp_path / "empty", "--out", tmp_path / "o", "-k", 2], "holds no images"),
+        (["cluster", tmp_path / "absent", "--out", tmp_path / "o"], "name a folder of images"),
+        (["cluster", tmp_path / "single", "--out", tmp_path / "o", "-q"], "one image that can be read"),
+        (["cluster", tmp_path / "single", "--out", tmp_path / "o", "--format", "csv"], "--table labels.csv"),
         (["search", tmp_path / "empty", "x.png"], "holds no result of images"),
         (["search", written, tmp_path / "absent.png"], "does not exist"),
         (["outliers", written, "-n", 0], "at least 1"),
@@ -432,3 +454,118 @@ def test_second_choices_from_dense_and_sparse_probabilities() -> None:
     expected = np.where(labels < 0, ordered[:, -1], ordered[:, -2])
     np.testing.assert_array_equal(found[0]["second_cluster"].to_numpy(np.int64), expected)
     np.testing.assert_allclose(found[0]["probability"], np.where(labels < 0, np.nan, table.max(axis=1)))
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_images_of_a_container_are_found_again_from_another_working_folder(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for n in range(9):
+        buffer = io.BytesIO()
+        picture(n % 3, RNG).save(buffer, "PNG")
+        files.append(buffer.getvalue())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    if kind == "tar":
+        with tarfile.open("s.tar", "w") as archive:
+            for n, data in enumerate(files):
+                info = tarfile.TarInfo(f"{n}.png")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    else:
+        pd.DataFrame({"image": [{"bytes": data} for data in files]}).to_parquet("s.parquet")
+    images = read_images(f"s.{kind}")  # as a person names it
+    Result.write("r", images, KMeans(3, random_state=0).fit(images.x), source=f"s.{kind}")
+    monkeypatch.chdir(tmp_path)
+    result = Result.open("here/r")
+    assert result.image(0).size == (16, 16)
+    assert result.export("out") == (9, [])
+
+
+def test_an_export_that_cannot_begin_leaves_no_folder(tmp_path: Path) -> None:
+    images = read_images(np.stack([np.asarray(picture(n % 3, RNG)) for n in range(9)]))
+    Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x))
+    with pytest.raises(ValueError, match="none of the sources"):
+        Result.open(tmp_path / "r").export(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_report_of_a_folder_leads_to_the_files_by_short_names(tmp_path: Path) -> None:
+    folder = tmp_path / "my photos"
+    for kind in range(3):
+        (folder / f"kind{kind}").mkdir(parents=True)
+        for n in range(4):
+            picture(kind, RNG).save(folder / f"kind{kind}" / f"{n} #1.png")
+    (folder / "broken.png").write_bytes(b"")
+    images = read_images(folder)
+    Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x), source=folder)
+    (folder / "kind2" / "3 #1.png").unlink()  # gone since
+    with pytest.warns(UserWarning, match="1 of 12 images are not where they were"):
+        text = Result.open(tmp_path / "r").write_report().read_text(encoding="utf-8")
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert data["names"][:2] == ["kind0/0 #1.png", "kind0/1 #1.png"]
+    assert data["links"] == {"base": "./../my%20photos/", "odd": {"11": None}}
+    assert ["left out", "1, listed in skipped.csv"] in dict(data["made"])["images"]
+
+
+def test_one_cluster_is_explained_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for n in range(3):
+        picture(n, RNG).save(tmp_path / "few" / f"{n}.png")
+    arguments = ["cluster", str(tmp_path / "few"), "--method", "ConsensusClustering", "--no-report"]
+    found = runner.invoke(app, [*arguments, "--out", str(tmp_path / "a")])
+    assert "all 3 samples are in one cluster" in " ".join(found.stderr.split())
+    asked = runner.invoke(app, [*arguments, "--out", str(tmp_path / "b"), "-k", "1"])
+    assert asked.exit_code == 0 and "one cluster" not in asked.stderr
+
+
+def test_a_result_that_moved_with_its_images_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for kind in range(3):
+        (old / "photos" / str(kind)).mkdir(parents=True)
+        for n in range(3):
+            picture(kind, RNG).save(old / "photos" / str(kind) / f"{n}.png")
+    monkeypatch.chdir(old)
+    images = read_images("photos")
+    Result.write("result", images, KMeans(3, random_state=0).fit(images.x), source="photos")
+    monkeypatch.chdir(tmp_path)
+    old.rename(new)
+    result = Result.open("new/result")
+    assert result.labels["path"].tolist() == [path.replace(str(old), str(new)) for path in images.paths]
+    assert result.image(0).size == (16, 16)
+    assert len(result.update(new / "photos")) == 0  # they are known by their new names
+    assert result.export(tmp_path / "out") == (9, [])
+    assert Result.open(new / "result").meta["sources"] == [str(new / "photos")]
+    # The result alone is moved: the images stay where they are.
+    (new / "result").rename(tmp_path / "elsewhere")
+    assert Result.open(tmp_path / "elsewhere").labels["path"].tolist() == result.labels["path"].tolist()
+
+
+def test_rows_of_several_array_files_are_told_apart(tmp_path: Path) -> None:
+    arrays = [np.stack([np.asarray(picture((n + shift) % 3, RNG)) for n in range(9)]) for shift in (0, 1)]
+    for name, array in zip("ab", arrays):
+        np.save(tmp_path / f"{name}.npy", array)
+    images = read_images(tmp_path / "a.npy")
+    model = KMeans(3, random_state=0).fit(images.x)
+    Result.write(tmp_path / "r", images, model, source=tmp_path / "a.npy")
+    assert len(Result.open(tmp_path / "r").update(tmp_path / "b.npy")) == 9
+    result = Result.open(tmp_path / "r")
+    for row, expected in enumerate(np.concatenate(arrays)):
+        assert np.array_equal(np.asarray(result.image(row)), expected)
+    (tmp_path / "b.npy").unlink()
+    written, missing = Result.open(tmp_path / "r").export(tmp_path / "out")
+    assert (written, len(missing)) == (9, 9)
+
+
+def test_an_earlier_report_does_not_outlive_its_result(tmp_path: Path) -> None:
+    images = read_images(np.stack([np.asarray(picture(n % 3, RNG)) for n in range(9)]))
+    model = KMeans(3, random_state=0).fit(images.x)
+    assert Result.write(tmp_path / "r", images, model).write_report(max_embedded=0).is_file()
+    assert (tmp_path / "r" / "report_files").is_dir()
+    Result.write(tmp_path / "r", images, KMeans(2, random_state=0).fit(images.x))
+    assert not (tmp_path / "r" / "report.html").exists() and not (tmp_path / "r" / "report_files").exists()
+    with pytest.warns(UserWarning, match="9 of 9 images are not where they were"):
+        Result.open(tmp_path / "r").write_report()

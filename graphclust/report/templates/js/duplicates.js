@@ -38,7 +38,7 @@ const Duplicates = (() => {
         height: (Data.images ? side : 34) + 56,
         render: row => el("div", {}, shelves[row].map(group => one(group, most))),
       });
-      host.replaceChildren(shown.length ? rows.root : el("p", { class: "empty" }, "No group lies in different clusters."));
+      host.replaceChildren(shown.length || !groups.length ? rows.root : el("p", { class: "empty" }, "No group lies in different clusters."));
       rows.update();
     }
 

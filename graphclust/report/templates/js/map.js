@@ -22,6 +22,8 @@ const SampleMap = (() => {
     return a.map((v, c) => Math.round(v + (b[c] - v) * u));
   }
 
+  const binOf = i => Math.min(BINS - 1, Math.floor(Data.certaintyOf(i) * BINS));
+
   function view() {
     byCluster ??= MapDrawing.grouped(i => Data.code[i], keys.length);
     const canvas = el("canvas", { tabindex: 0, role: "application", "aria-roledescription": "map",
@@ -63,11 +65,12 @@ const SampleMap = (() => {
             { alpha: 0.85, has: k => is(k) && !Data.clusters[k].noise }],
           rgb: Theme.rgb, shape: MapDrawing.shapeOf });
       } else {
-        byCertainty ??= MapDrawing.grouped(i => Math.min(BINS - 1, Math.floor(Data.certaintyOf(i) * BINS)), BINS);
+        byCertainty ??= MapDrawing.grouped(binOf, BINS);
         MapDrawing.points(context, shown, byCertainty,
           { layers: [{ alpha: 0.9, has: () => true }], rgb: ramp, shape: () => MapDrawing.circle });
       }
-      const pictured = Data.images && MapDrawing.pictures(context, shown, allowed, redraw);
+      const frameOf = i => (colouring === "cluster" ? Theme.color(Data.code[i]) : `rgb(${ramp(binOf(i)).join()})`);
+      const pictured = Data.images && MapDrawing.pictures(context, shown, allowed, frameOf, redraw);
       MapDrawing.labels(context, shown, chosen.size ? bySize.filter(k => chosen.has(k)) : bySize, colors, pictured ? 34 : 16);
       for (const i of [marked, hovered]) if (i !== null) ring(shown, i, colors);
       if (byKeys) cross(colors);

@@ -166,7 +166,7 @@ const MapDrawing = (() => {
   }
 
   // Where the view holds few samples they are shown themselves, none over another; whether that was so.
-  function pictures(context, view, allowed, later) {
+  function pictures(context, view, allowed, color, later) {
     const size = 40;
     const { scale, left, top, width, height } = view;
     const seen = [];
@@ -186,7 +186,7 @@ const MapDrawing = (() => {
       context.fillRect(px - size / 2 - 1, py - size / 2 - 1, size + 2, size + 2);
       Thumbnails.now(context, i, px - size / 2, py - size / 2, size, later);
       context.lineWidth = 2;
-      context.strokeStyle = Theme.color(Data.code[i]);
+      context.strokeStyle = color(i);
       context.strokeRect(px - size / 2 - 1, py - size / 2 - 1, size + 2, size + 2);
     }
     return seen.length > 0;

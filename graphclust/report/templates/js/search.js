@@ -40,7 +40,7 @@ const Search = (() => {
     const { items, clusters } = byName(words);
     announce(`${count(items.length, "sample")} found`);
     return el("div", { class: "page" },
-      el("div", { class: "heading" }, el("h2", { tabindex: -1 }, "Search: ", el("bdi", {}, words))),
+      el("div", { class: "heading" }, el("h2", { tabindex: -1 }, el("span", {}, "Search:"), el("bdi", {}, words))),
       clusters.length ? el("p", { class: "near" }, el("span", { class: "soft" }, "Clusters "),
         clusters.slice(0, 40).map(k => [el("a", { class: "cluster-link wide", href: `#cluster/${k}` }, badge(k), el("bdi", {}, Data.clusterName(k))), " "])) : null,
       items.length ? sortedGallery({ items, label: "Samples", mixed: true, firstWord: "Cluster" })
@@ -52,7 +52,7 @@ const Search = (() => {
       el("div", { class: "crumbs" }, el("a", { href: `#cluster/${Data.code[i]}` }, Data.clusterName(Data.code[i]))),
       el("div", { class: "heading" }, Data.images ? el("button", { class: "tile lone", type: "button", "aria-label": Data.name(i),
         onclick: () => Router.openSample(i) }, Thumbnails.canvas(i, 96)) : null,
-        el("h2", { tabindex: -1 }, "More like ", el("bdi", {}, Data.name(i)))),
+        el("h2", { tabindex: -1 }, el("span", {}, "More like"), el("bdi", {}, Data.name(i)))),
       el("p", { class: "soft" }, "Neighbours in the sample graph first, then the neighbours of those."),
       gallery({ items: alike(i), label: "More like this", mixed: true }));
   }
