@@ -264,8 +264,13 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _write_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """Whole or not at all: a reader, or the next run after a kill, never meets half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: two processes may fetch the same data at once.
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as handle:
-        np.savez_compressed(handle, images=images, labels=labels)
+        try:
+            np.savez_compressed(handle, images=images, labels=labels)
+        except BaseException:
+            os.unlink(handle.name)
+            raise
     os.replace(handle.name, path)
 
 

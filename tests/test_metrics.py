@@ -8,6 +8,7 @@ from itertools import permutations
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import (
@@ -263,6 +264,11 @@ def test_silhouette_of_all_samples_is_scikit_learns() -> None:
     )
 
 
+def test_silhouette_far_from_the_origin() -> None:
+    x, labels = _blobs([80, 50, 20])
+    assert metrics.silhouette(x + 1e8, labels) == pytest.approx(silhouette_score(x, labels), abs=1e-5)
+
+
 def test_silhouette_sample_is_near_the_whole_and_keeps_rare_clusters() -> None:
     x, labels = _blobs([3000, 1500, 12, 6])
     whole = silhouette_score(x, labels)
@@ -303,6 +309,17 @@ def test_agreement_is_the_mean_over_pairs() -> None:
 
 
 # -- calibration -----------------------------------------------------------------------------------------------
+
+
+def test_calibration_of_sparse_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(5) * 0.5, 300) * (rng.random((300, 5)) < 0.6)
+    p[:, 2] += 1e-3
+    p /= p.sum(axis=1, keepdims=True)
+    y = rng.integers(0, 5, 300)
+    assert metrics.calibration_error(y, sp.csr_matrix(p)) == pytest.approx(metrics.calibration_error(y, p))
+    with pytest.raises(ValueError, match="299 classes and 300 rows"):
+        metrics.reliability(y[1:], sp.csr_array(p))
 
 
 def test_calibration_against_a_loop() -> None:

@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from graphclust._labels import as_array, encode_labels
 from graphclust.metrics.labels import match_labels
@@ -23,7 +24,7 @@ def reliability(y_true: Any, probabilities: Any, n_bins: int = 15) -> dict[str, 
     ----------
     y_true : array-like of shape (N,)
         Classes, any hashable labels.
-    probabilities : array-like of shape (N, K)
+    probabilities : array-like or sparse matrix of shape (N, K)
         Of the clusters 0 to K - 1, as `probabilities_` and `predict_proba` give them.
     n_bins : int
         Intervals of equal width that [0, 1] is cut into.
@@ -45,7 +46,8 @@ def reliability(y_true: Any, probabilities: Any, n_bins: int = 15) -> dict[str, 
     >>> curve["confidence"].round(2), curve["accuracy"].round(2)
     (array([0.6, 0.9]), array([0., 1.]))
     """
-    p = as_array(probabilities).astype(np.float64, copy=False)
+    is_sparse = sp.issparse(probabilities)
+    p = (probabilities.tocsr() if is_sparse else as_array(probabilities)).astype(np.float64, copy=False)
     bins = operator.index(n_bins)
     if bins < 1:
         raise ValueError(f"n_bins={n_bins}: at least one is needed")
@@ -54,9 +56,11 @@ def reliability(y_true: Any, probabilities: Any, n_bins: int = 15) -> dict[str, 
     if not (p.min() >= -_TOLERANCE and p.max() <= 1 + _TOLERANCE):  # NaN is in no interval
         raise ValueError(f"probabilities are from {p.min():.4g} to {p.max():.4g}: [0, 1] is needed")
     classes, _ = encode_labels(y_true, "y_true")
-    if len(classes) != len(p):
-        raise ValueError(f"{len(classes)} classes and {len(p)} rows of probabilities: as many are needed")
-    labels, confidence = p.argmax(axis=1), p.max(axis=1)
+    if len(classes) != p.shape[0]:
+        raise ValueError(f"{len(classes)} classes and {p.shape[0]} rows of probabilities: as many are needed")
+    labels, confidence = np.asarray(p.argmax(axis=1)).reshape(-1), p.max(axis=1)
+    if is_sparse:
+        confidence = confidence.toarray().reshape(-1)
     partner = np.full(p.shape[1], -1)
     for cluster, matched in match_labels(classes, labels).items():
         partner[cluster] = matched
@@ -67,7 +71,7 @@ def reliability(y_true: Any, probabilities: Any, n_bins: int = 15) -> dict[str, 
     return {
         "confidence": (np.bincount(number, confidence, bins)[kept] / size[kept]),
         "accuracy": (np.bincount(number, right, bins)[kept] / size[kept]),
-        "share": size[kept] / len(p),
+        "share": size[kept] / len(classes),
     }
 
 

@@ -207,9 +207,11 @@ def silhouette(
     sizes = np.bincount(codes)
     chosen = _stratified(codes, sizes, sample_size, random_state)
     drawn_codes = codes[chosen]
-    drawn_x = np.asarray(features[chosen], dtype=np.float32)
+    drawn_x = np.array(features[chosen], dtype=np.float64)
     if not np.isfinite(drawn_x).all():
         raise ValueError("x has NaN or infinite values: drop or impute those samples first")
+    if metric == "euclidean":  # far from the origin, products of rows lose what is between them
+        drawn_x -= drawn_x.mean(axis=0)
     values = silhouette_samples(drawn_x, drawn_codes, metric=metric)
     drawn_sizes = np.bincount(drawn_codes, minlength=len(sizes))
     return float(np.average(values, weights=(sizes / drawn_sizes)[drawn_codes]))
