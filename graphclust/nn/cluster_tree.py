@@ -179,6 +179,6 @@ class ClusterTree(nn.Module):
         line = line / line.norm(dim=1, keepdim=True).clamp_min(1e-12)
         place = (nodes.centers * line[:, None]).sum(dim=2)  # [I, 2]
         with in_single(z):
-            gap = ((z.float() @ line.T).unsqueeze(2) - place).abs()  # [b, I, 2]
+            gap = ((z.to(line.dtype) @ line.T).unsqueeze(2) - place).abs()  # [b, I, 2]
         belongs = nodes.below[:, :, leaf].permute(2, 0, 1)
         return (gap * belongs).sum() / (len(z) * 2 * len(nodes.centers))
