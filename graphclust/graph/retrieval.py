@@ -139,7 +139,7 @@ def duplicate_threshold(graph: SampleGraph) -> float:
     return 0.4 * float(distance[:, min(2, distance.size(1) - 1)].median())
 
 
-def outlier_scores(graph: SampleGraph) -> Tensor:
+def outlier_scores(graph: SampleGraph, x_new: Any = None) -> Tensor:
     r"""How far each sample lies apart: the local outlier factor (Breunig et al. 2000) over the neighbour lists.
 
     With :math:`d_k(j)` the distance of j to its k-th neighbour, N_i the neighbour list of i and t the
@@ -156,10 +156,12 @@ def outlier_scores(graph: SampleGraph) -> Tensor:
     ----------
     graph : SampleGraph
         Made by `SampleGraph.from_features`, with distances of at least 0.
+    x_new : array-like of shape (M, d), optional
+        Score these samples instead, each by its nearest ones in the graph.
 
     Returns
     -------
-    Tensor, float32, shape [N]
+    Tensor, float32, shape [N] or [M]
         About 1 for a sample as dense as its neighbours, larger for one that lies apart.
     """
     index, distance = neighbor_lists(graph)
@@ -171,8 +173,13 @@ def outlier_scores(graph: SampleGraph) -> Tensor:
         )
     # Samples that are all the same have a threshold of 0; the small number keeps their densities finite.
     floor = max(duplicate_threshold(graph), 1e-10)
-    density = 1 / torch.maximum(distance[:, -1][index], distance).clamp_min(floor).mean(dim=1)
-    return (density[index].mean(dim=1) / density).float()
+    reach = distance[:, -1]
+    density = 1 / torch.maximum(reach[index], distance).clamp_min(floor).mean(dim=1)
+    if x_new is None:
+        return (density[index].mean(dim=1) / density).float()
+    index, distance = nearest(graph, x_new, index.shape[1])
+    spread = torch.maximum(reach[index], distance.double()).clamp_min(floor).mean(dim=1)
+    return (density[index].mean(dim=1) * spread).float()
 
 
 def neighbor_lists(graph: SampleGraph) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -74,6 +75,12 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
         Whether this is `fit`.
     """
     least = 2 if reset else 1
+    if isinstance(X, (str, os.PathLike)):
+        raise TypeError(
+            f"X is the path {os.fspath(X)!r}, and a method takes features: images are read by "
+            "graphclust.images.read_images(path, ...).x, files of features by numpy.load or pandas; graphclust.cluster "
+            "takes paths, and so does graphclust.results.Result.predict"
+        )
     if isinstance(X, Data):
         if X.x is None:
             raise ValueError("X has no x; set X.x to the features [N, d], e.g. torch.eye(X.num_nodes)")

@@ -29,7 +29,8 @@ from graphclust.images import (
     write_skipped,
 )
 from graphclust.results.export import export_images
-from graphclust.results.moved import follow
+from graphclust.results.places import as_paths, follow, names_and_files
+from graphclust.results.strangers import warn_of_strangers
 from graphclust.results.table import COLUMNS, Centers, assignments, centers_of, with_graph_columns
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Result:
             "settings": images.settings,
             "image_shape": list(images.image_shape or ()),
             "n_fitted": n,
-            "sources": [] if source is None else _as_paths(source),
+            "sources": [] if source is None else as_paths(source),
             "folder": path_as_text(os.path.abspath(folder)),
         }
         result = cls(folder, with_graph_columns(table, graph)[list(COLUMNS)], graph, meta, images)
@@ -245,7 +246,10 @@ class Result:
         return self.label(self.read(source, features=features, **options))
 
     def label(self, images: Images) -> DataFrame:
-        """Label images that :meth:`read` read."""
+        """Label images that :meth:`read` read; warns where they may be of kinds that no cluster holds."""
+        warn_of_strangers(
+            self.graph, self.labels["outlier_score"].to_numpy(np.float32), images.x, images.paths
+        )
         if hasattr(self.model, "predict_proba"):
             probabilities = self.model.predict_proba(images.x)
             labels = np.asarray(probabilities.argmax(axis=1)).reshape(-1)  # of a sparse table: a matrix
@@ -285,7 +289,7 @@ class Result:
             table = pd.concat([self.labels, self.label(added)], ignore_index=True)
             graph.save(self.folder / _GRAPH)
             self.graph, self.labels = graph, with_graph_columns(table, graph)[list(COLUMNS)]
-        self.meta["sources"] += [path for path in _as_paths(source) if path not in self.meta["sources"]]
+        self.meta["sources"] += [path for path in as_paths(source) if path not in self.meta["sources"]]
         self._save([*_read_skipped(self.folder / _SKIPPED), *images.skipped])
         if new and (self.folder / _REPORT).is_file():
             self.write_report()
@@ -321,7 +325,7 @@ class Result:
         given: dict[str, Any] = {
             "probabilities": probabilities,
             "images": None if self.meta["settings"].get("features") == "given" else self._thumbnail,
-            **_names_and_files(self.labels["path"].tolist()),
+            **names_and_files(self.labels["path"].tolist()),
             "features_name": str(self.meta["settings"].get("features")),
             "how_made": {
                 "method": type(model).__name__,
@@ -409,27 +413,6 @@ def _read_skipped(path: Path) -> list[Skipped]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return [Skipped(*row) for row in list(csv.reader(file))[1:]]
-
-
-def _names_and_files(paths: list[str]) -> dict[str, Any]:
-    """For the page: short names, seen from the folder that holds all images, and the files that are there."""
-    on_disk = [path for path in paths if os.path.isabs(path) and "::" not in path]
-    try:
-        common = os.path.commonpath([os.path.dirname(path) for path in on_disk])
-    except ValueError:  # none is a file, or they lie on several drives
-        return {"names": paths}
-    known = set(on_disk)
-    files = [text_as_path(path) if path in known else None for path in paths]
-    return {
-        "names": [os.path.relpath(path, common) if path in known else path for path in paths],
-        "files": [file if file is not None and os.path.lexists(file) else None for file in files],
-    }
-
-
-def _as_paths(source: Any) -> list[str]:
-    values = source if isinstance(source, (list, tuple)) else [source]
-    named = [os.fspath(value) for value in values if isinstance(value, (str, os.PathLike))]
-    return [path_as_text(os.path.abspath(os.path.expanduser(value))) for value in named]
 
 
 def _first_samples(graph: SampleGraph, n: int) -> SampleGraph:

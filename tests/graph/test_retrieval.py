@@ -106,6 +106,17 @@ def test_copies_do_not_move_the_threshold(digits: tuple[np.ndarray, np.ndarray])
     assert (duplicate_groups(SampleGraph.from_features(x, n_neighbors=15)).numpy() >= 0).mean() < 0.02
 
 
+def test_outlier_scores_of_new_samples_are_those_of_scikit_learn(
+    digits: tuple[np.ndarray, np.ndarray],
+) -> None:
+    x = digits[0].astype(np.float32)
+    graph = SampleGraph.from_features(x[:1000], 12)
+    model = LocalOutlierFactor(12, novelty=True).fit(x[:1000])
+    noise = np.random.default_rng(0).random((50, x.shape[1])).astype(np.float32) * x.max()
+    for new in (x[1000:1200], noise):
+        assert np.allclose(outlier_scores(graph, new).numpy(), -model.score_samples(new), rtol=1e-3)
+
+
 def test_outlier_scores_are_those_of_scikit_learn(digits: tuple[np.ndarray, np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     # Grey values of 17 levels have many ties, which neighbour lists may break in one way or another.

@@ -11,7 +11,7 @@ import torch
 from torch_geometric.data import Data
 
 import graphclust
-from graphclust import DEC, SDCN, VGDCN, KMeans, SampleGraph
+from graphclust import DEC, SDCN, VGDCN, ConsensusClustering, KMeans, SampleGraph
 from graphclust.methods.inputs import choose_image_shape
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*clusters were asked for")
@@ -141,3 +141,12 @@ def test_what_is_an_image(image_shape: Any, n_features: int, read: Any, wanted: 
 def test_what_cannot_be_an_image(image_shape: Any, n_features: int, read: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choose_image_shape(image_shape, n_features, read)
+
+
+@pytest.mark.parametrize("method", [KMeans, ConsensusClustering])
+def test_a_path_is_no_features(method: type, tmp_path: Path) -> None:
+    """What `graphclust.cluster` reads, a method does not: it says who does."""
+    model = method(2)
+    for ask in (model.fit, KMeans(2, random_state=0).fit(np.random.default_rng(0).random((20, 3))).predict):
+        with pytest.raises(TypeError, match=r"X is the path '.*more'.*read_images"):
+            ask(tmp_path / "more")

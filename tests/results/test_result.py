@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,29 @@ def test_predict_labels_new_images(result: Result, photos: Path, tmp_path: Path)
     assert list(table.columns) == list(COLUMNS[:5])
     expected = [cluster[f"kind{kind}"] for kind in (0, 0, 0, 0, 2, 2, 1)]
     assert table["cluster"].tolist() == expected
+
+
+def test_new_kinds_are_told(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    """Of known kinds nothing is said; noise, and a digit that was not there before, are said to lie apart."""
+    x, y = digits
+    known, rest, strange = x[y != 0][:900], x[y != 0][900:1100], x[y == 0]
+    images = Images(
+        known.astype(np.float32), [str(n) for n in range(len(known))], settings={"features": "given"}
+    )
+    opened = Result.write(tmp_path / "result", images, KMeans(9, random_state=0).fit(images.x))
+
+    def new(rows: np.ndarray) -> Images:
+        return Images(rows.astype(np.float32), [f"n{n}" for n in range(len(rows))], settings=images.settings)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened.label(new(rest))
+        opened.label(new(rest[:1]))
+    with pytest.warns(UserWarning, match=r"of a kind that no cluster holds"):
+        opened.label(new(strange))
+    noise = np.random.default_rng(0).random((3, x.shape[1])) * x.max()
+    with pytest.warns(UserWarning, match=r"^3 of 3 lie farther apart than 99%.* most of all n\d:"):
+        opened.label(new(noise))
 
 
 def test_update_adds_to_graph_and_labels(result: Result, tmp_path: Path) -> None:

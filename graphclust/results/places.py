@@ -1,4 +1,4 @@
-"""A result that was moved together with its images finds them at their new place."""
+"""Where the images of a result lie: full paths, short names, new places of what was moved with the result."""
 
 from __future__ import annotations
 
@@ -46,3 +46,25 @@ def follow(meta: dict[str, Any], paths: pd.Series, folder: Path) -> pd.Series:
         paths = paths.where(~inside, place + paths.str.slice(len(source)))
     meta["sources"] = [moved.get(source, source) for source in meta["sources"]]
     return paths
+
+
+def names_and_files(paths: list[str]) -> dict[str, Any]:
+    """For the page: short names, seen from the folder that holds all images, and the files that are there."""
+    on_disk = [path for path in paths if os.path.isabs(path) and "::" not in path]
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in on_disk])
+    except ValueError:  # none is a file, or they lie on several drives
+        return {"names": paths}
+    known = set(on_disk)
+    files = [text_as_path(path) if path in known else None for path in paths]
+    return {
+        "names": [os.path.relpath(path, common) if path in known else path for path in paths],
+        "files": [file if file is not None and os.path.lexists(file) else None for file in files],
+    }
+
+
+def as_paths(source: Any) -> list[str]:
+    """Full paths, as text, of what names a file or folder in a source."""
+    values = source if isinstance(source, (list, tuple)) else [source]
+    named = [os.fspath(value) for value in values if isinstance(value, (str, os.PathLike))]
+    return [path_as_text(os.path.abspath(os.path.expanduser(value))) for value in named]
