@@ -23,6 +23,8 @@ from graphclust.nn.convolutional import check_image_shape
 _FAR = 1000
 #: Values up to which far samples are looked for.
 _MOST_LOOKED_AT = 10**8
+#: Values that are converted at once, so that features stay in their file.
+_BLOCK = 1 << 18
 
 Input: TypeAlias = ArrayLike | Tensor | Data
 
@@ -126,7 +128,7 @@ def _warn_of_far_samples(x: Tensor, name: str) -> None:
     usual = float((some - middle).norm(dim=1).median())
     if usual == 0:
         return
-    blocks = x.split(max(1, (1 << 22) // x.shape[1]))
+    blocks = x.split(max(1, _BLOCK // x.shape[1]))
     distance = torch.cat([(block.double() - middle).norm(dim=1) for block in blocks])
     far = int((distance > _FAR * usual).sum())
     if far:
