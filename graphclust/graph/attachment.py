@@ -62,6 +62,20 @@ class StackedRows:
         return self[:]
 
 
+def neighbors_in(graph: Any, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k samples of a graph that are nearest to others [M, d], by the graph's metric: indices, distances [M, k]."""
+    how = graph.construction
+    # For a few new samples a scan is cheaper than building the index again.
+    n, d = graph.x.shape
+    few = is_exact_affordable(len(x), n, d, Metric.make(how["metric"], how["p"]))
+    index = "exact" if few else how["index"]
+    return (
+        NeighborSearch(how["metric"], p=how["p"], index=index, recall=how["recall"])
+        .fit(graph.x)
+        .neighbors(x, k)
+    )
+
+
 def attach(graph: Any, x_new: Any) -> Any:
     """A sample graph with new samples joined to it, whose features and lists are `StackedRows`.
 
@@ -77,11 +91,7 @@ def attach(graph: Any, x_new: Any) -> Any:
     n, d = old.shape
     new = check_features(x_new, "x_new", n_features=d).to(old.device)
     k = check_count(how["n_neighbors"], "n_neighbors", 1, n)
-    metric = Metric.make(how["metric"], how["p"])
-    # For a few new samples a scan is cheaper than building the index again.
-    index = "exact" if is_exact_affordable(len(new), n, d, metric) else how["index"]
-    search = NeighborSearch(how["metric"], p=how["p"], index=index, recall=how["recall"]).fit(old)
-    neighbor_index, distance = search.neighbors(new, k)
+    neighbor_index, distance = neighbors_in(graph, new, k)
     bandwidth = how.get("t", how["bandwidth"])
     weight = attached_weights(neighbor_index, distance, how["kernel"], bandwidth, new, old, old_distance)
     edges = neighbor_edges(neighbor_index, n)

@@ -125,7 +125,7 @@ def merge_weights(
         means /= size[:, None]
     similarity = between / np.outer(size, size)
     np.fill_diagonal(similarity, -np.inf)
-    best = similarity.argmax(axis=1)
+    linked = _BestPair(similarity)
     alive = np.ones(n_parts, dtype=bool)
     node = np.arange(n_parts)  # scipy's number of the cluster that lives in each slot
     n_leaves = np.ones(n_parts)  # ... and of how many parts it is made
@@ -134,30 +134,24 @@ def merge_weights(
     cuts = [slot_of_part.copy() for _ in min_sizes]
     height = -np.inf
     found = [False] * len(cuts)
-    unlinked: _NearestMeans | None = None
+    near: _BestPair | None = None  # by place, from where no edge joins any two clusters
     for step in range(n_parts - 1):
         for number, min_size in enumerate(min_sizes):
             enough = int((alive & (size >= min_size)).sum()) == n_clusters
             if enough or (n_parts - step == n_clusters and not found[number]):
                 cuts[number], found[number] = slot_of_part.copy(), found[number] or enough
-        top = np.where(alive, similarity[np.arange(n_parts), best], -np.inf)
-        i = int(top.argmax())
-        j = int(best[i])
-        value = similarity[i, j]
+        i, j, value = linked.pair()
         if value <= 0:
-            # From here on no edge joins any two clusters.
             if means is None:
                 i, j = _smallest_pair(alive, size)
             else:
-                unlinked = unlinked or _NearestMeans(alive, means)
-                i, j = unlinked.pair()
+                near = near or _BestPair(-_squared_distances(means, alive))
+                i, j, _ = near.pair()
             value = 0.0
         height = max(height, -np.log(max(value, _UNLINKED)))
         linkage[step] = (*sorted((node[i], node[j])), height, n_leaves[i] + n_leaves[j])
         if means is not None:
             means[i] = (size[i] * means[i] + size[j] * means[j]) / (size[i] + size[j])
-        if unlinked is not None:
-            unlinked.merge(i, j)
         size[i] += size[j]
         n_leaves[i] += n_leaves[j]
         alive[j] = False
@@ -167,14 +161,9 @@ def merge_weights(
         node[i] = n_parts + step
         row = np.where(alive, between[i] / (size[i] * size), -np.inf)
         row[i] = -np.inf
-        similarity[i], similarity[:, i] = row, row
-        similarity[j], similarity[:, j] = -np.inf, -np.inf
-        best[i] = int(row.argmax())
-        # Only rows whose best partner was touched, or that now prefer the merged cluster, can change.
-        better = row > similarity[np.arange(n_parts), best]
-        best[better] = i
-        for k in np.flatnonzero(alive & ((best == i) | (best == j))):
-            best[k] = int(similarity[k].argmax())
+        linked.merge(i, j, row)
+        if near is not None and means is not None:
+            near.merge(i, j, -_squared_distances(means, alive, i))
     # Heights start at 0, as a dendrogram expects.
     linkage[:, 2] -= min(0.0, float(linkage[:, 2].min())) if len(linkage) else 0.0
     leaf = parts.numpy()
@@ -223,32 +212,50 @@ def _smallest_pair(alive: np.ndarray, size: np.ndarray) -> tuple[int, int]:
     return int(first), int(second)
 
 
-class _NearestMeans:
-    """Two clusters to merge when no edge joins any: those with the nearest means, kept up to date merge by merge."""
+def _squared_distances(means: np.ndarray, alive: np.ndarray, i: int | None = None) -> np.ndarray:
+    """Between all clusters that are alive [P, P], or from cluster i to them [P]; infinite to itself and to others."""
+    rows = means if i is None else means[i : i + 1]
+    distance = cdist(rows, means, "sqeuclidean")
+    distance[:, ~alive] = np.inf
+    if i is not None:
+        distance[0, i] = np.inf
+        return distance[0]
+    distance[~alive] = np.inf
+    np.fill_diagonal(distance, np.inf)
+    return distance
 
-    def __init__(self, alive: np.ndarray, means: np.ndarray) -> None:
-        self.slots = np.flatnonzero(alive)
-        self.means = means
-        self.distance = cdist(means[self.slots], means[self.slots], "sqeuclidean")
-        np.fill_diagonal(self.distance, np.inf)
-        self.best = self.distance.argmin(axis=1)
 
-    def pair(self) -> tuple[int, int]:
-        """The slots of both."""
-        nearest = self.distance[np.arange(len(self.slots)), self.best]
-        a = int(nearest.argmin())
-        return int(self.slots[a]), int(self.slots[self.best[a]])
+class _BestPair:
+    """Which two clusters have the highest score, kept up to date from merge to merge: each row knows its best partner.
 
-    def merge(self, i: int, j: int) -> None:
-        """Slot j has gone into slot i, whose mean has changed."""
-        a, b = np.searchsorted(self.slots, (i, j))
-        row = cdist(self.means[i : i + 1], self.means[self.slots], "sqeuclidean")[0]
-        row[np.isinf(self.distance[a]) | (np.arange(len(row)) == b)] = np.inf
-        self.distance[a], self.distance[:, a] = row, row
-        self.distance[b], self.distance[:, b] = np.inf, np.inf
-        changed = (self.best == a) | (self.best == b) | (row <= self.distance[np.arange(len(row)), self.best])
-        changed[a] = True
-        self.best[changed] = self.distance[changed].argmin(axis=1)
+    Parameters
+    ----------
+    score : ndarray [P, P]
+        Symmetric; -inf for what cannot be merged: a cluster with itself, and one that has gone.
+    """
+
+    def __init__(self, score: np.ndarray) -> None:
+        self.score = score
+        self.rows = np.arange(len(score))
+        self.best = score.argmax(axis=1)
+        self.gone = np.zeros(len(score), dtype=bool)
+
+    def pair(self) -> tuple[int, int, float]:
+        """Both, and their score."""
+        i = int(self.score[self.rows, self.best].argmax())
+        j = int(self.best[i])
+        return i, j, float(self.score[i, j])
+
+    def merge(self, i: int, j: int, row: np.ndarray) -> None:
+        """Cluster j has gone into i, whose scores are now `row`."""
+        self.score[i], self.score[:, i] = row, row
+        self.score[j], self.score[:, j] = -np.inf, -np.inf
+        self.gone[j] = True
+        # Only rows whose best partner was touched, or that now prefer the merged cluster, can change.
+        changed = (row > self.score[self.rows, self.best]) | (self.best == i) | (self.best == j)
+        changed[i] = True
+        changed &= ~self.gone
+        self.best[changed] = self.score[changed].argmax(axis=1)
 
 
 def consensus_partition(

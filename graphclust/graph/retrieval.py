@@ -12,8 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from graphclust._checks import check_count, check_features, check_number
-from graphclust.graph._indexes import is_exact_affordable
-from graphclust.graph._metrics import Metric
+from graphclust.graph.attachment import neighbors_in
 from graphclust.graph.sample_graph import SampleGraph
 from graphclust.graph.search import NeighborSearch
 
@@ -44,15 +43,10 @@ def nearest(graph: SampleGraph, x: Any, k: int = 10) -> tuple[Tensor, Tensor]:
     >>> index[:, 0].tolist(), distance[:, 0].tolist()
     ([0, 1, 2], [0.0, 0.0, 0.0])
     """
-    how = _construction(graph)
-    features = check_features(x, n_features=graph.x.size(1))
+    _construction(graph)
     n, d = graph.x.shape
-    k = check_count(k, "k", 1, n, f"the graph has {n} samples")
-    metric = Metric.make(how["metric"], how["p"])
-    # For a few samples a scan is cheaper than building the index again.
-    index = "exact" if is_exact_affordable(features.size(0), n, d, metric) else how["index"]
-    found = NeighborSearch(how["metric"], p=how["p"], index=index, recall=how["recall"]).fit(graph.x)
-    return found.neighbors(features, k)
+    features = check_features(x, n_features=d)
+    return neighbors_in(graph, features, check_count(k, "k", 1, n, f"the graph has {n} samples"))
 
 
 def similar(graph: SampleGraph, sample: int, k: int = 10) -> tuple[Tensor, Tensor]:
