@@ -159,6 +159,7 @@ def epoch(graph: SampleGraph, repeats: int, device: str) -> list[dict[str, Any]]
     for precision in ("32-true", "auto"):
         method = graphclust.VGDCN.thesis(10, epochs=1, pretrain_epochs=0, device=device, precision=precision)
         source = BatchSource(graph, device=device)
+        method.n_clusters_ = 10
         model = method._build(x.shape[1])
         model.scale.fit(graph.x)
         model.to(device)
