@@ -130,7 +130,7 @@ def test_takes_every_convolution(method, conv, samples):
 
 class TestVGAE:
     def test_divergence_is_weighed_by_the_pairs(self, samples):
-        model = VGAE(3, **SMALL, epochs=1, learning_rate=1e-12).fit(samples[0])
+        model = VGAE(3, **SMALL, epochs=1, learning_rate=1e-12, precision="32-true").fit(samples[0])
         batch = model._source(model.graph_, torch.device("cpu")).full(uses_graph=True)
         with torch.no_grad():
             mean, log_variance = model.model_.encode(batch.x, batch.adjacency).chunk(2, dim=1)

@@ -143,15 +143,16 @@ def test_parameters_outside_of_a_stage_stay(graph):
     assert changed == {"4.weight", "4.bias"}
 
 
-def test_average_of_the_losses_is_over_samples():
-    """120 samples in batches of 50, 50 and 20: each counts the same."""
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_average_of_the_losses_is_over_samples(precision):
+    """120 samples in batches of 50, 50 and 20: each counts the same; features are not rounded to bfloat16."""
     x = torch.arange(120.0)[:, None]
     graph = SampleGraph.from_edges(torch.empty(2, 0, dtype=torch.int64), x)
     model = nn.Linear(1, 1)
     stage = Stage(
         "mean", lambda m, b: Step({"x": b.x.mean() + 0 * m.weight.sum()}), 1, batch_size=50, weight_decay=0.0
     )
-    history = Trainer(device="cpu").fit(model, [stage], BatchSource(graph))
+    history = Trainer(device="cpu", precision=precision).fit(model, [stage], BatchSource(graph))
     assert history[0]["loss"] == pytest.approx(59.5, rel=1e-5)
 
 
@@ -363,8 +364,10 @@ def test_device_and_precision():
         Trainer(checkpoint_every=0)
 
 
-def test_bfloat16_trains(graph):
-    model, history, _ = run(graph, precision="bf16-mixed")
+def test_bfloat16_trains(graph, caplog):
+    with caplog.at_level("INFO"):
+        model, history, _ = run(graph, precision="bf16-mixed")
+    assert not caplog.records  # Fabric would announce it in each fit
     exact = run(graph, precision="32-true")
     assert all(value.dtype != torch.bfloat16 for value in model.values())  # the weights stay in float32
     assert history[2]["fit"] == pytest.approx(exact[1][2]["fit"], rel=0.1)
