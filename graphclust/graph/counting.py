@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
 from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_generator
+from graphclust.graph.borders import N_RUNS, START, bordered_runs, median_run
 from graphclust.graph.linkage import sparse_weights
-from graphclust.graph.partition import merge_parts, split_parts
-from graphclust.graph.replication import Replication, propagation
+from graphclust.graph.replication import Replication
 from graphclust.graph.sample_graph import SampleGraph, on_cpu
 
-#: A border is real when its cut is thinner by so many standard errors than the cuts inside both clusters ...
-LEAST_STRENGTH = 2.5
-#: ... and by at least a quarter, however many samples there are.
-MOST_DEPTH = 0.75
 #: Given edges: clusters whose agreement is less are no clusters. Without structure it stays below 0.04.
 LEAST_AGREEMENT = 0.05
-_COMPONENTS, _PROPAGATIONS, _STEPS, _OVERSEGMENTATIONS = 32, 16, 20, 3
 _SPLITS = 10
 
 
@@ -82,8 +72,8 @@ def estimate_n_clusters(
     data: Any,
     *,
     n_neighbors: int = 10,
-    start: int = 40,
-    n_runs: int = 3,
+    start: int = START,
+    n_runs: int = N_RUNS,
     random_state: Any = 0,
     return_scores: bool = False,
 ) -> int | ClusterCount:
@@ -163,23 +153,12 @@ def estimate_n_clusters(
         found_again = _replicated(graph, start, max(n_runs, _SPLITS), int(generator.integers(2**31)))
         if found_again is not None:
             return found_again if return_scores else found_again.n_clusters
-    n = graph.x.shape[0]
-    parts = min(6 * start, n // 5)
-    start = min(start, parts // 2)
-    runs = [([1], [np.inf])]  # what too few samples for two groups give
-    if start > 1:
-        weights = sparse_weights(graph).astype(np.float64)
-        codes = _smooth_codes(graph, weights, int(generator.integers(2**31)))
-        runs = []
-        for seed in generator.integers(2**31, size=n_runs).tolist():
-            groups = _groups(graph, weights, codes, start, parts, seed)
-            runs.append(_merge_weakest(weights, groups))
-    found = [_largest_real(*run) for run in runs]
-    middle = int(np.argsort(found, kind="stable")[(len(found) - 1) // 2])
+    runs = bordered_runs(graph, start, n_runs, generator)
+    middle = median_run(runs)
     if not return_scores:
-        return found[middle]
-    candidates, strengths = (np.array(values[::-1]) for values in runs[middle])
-    return ClusterCount(found[middle], candidates, strengths, tuple(found))
+        return middle.n_clusters
+    candidates, strengths = (np.array(values[::-1]) for values in (middle.counts, middle.strengths))
+    return ClusterCount(middle.n_clusters, candidates, strengths, tuple(run.n_clusters for run in runs))
 
 
 def _graph_of(data: Any, n_neighbors: int) -> SampleGraph:
@@ -229,131 +208,3 @@ def _scaled(x: torch.Tensor) -> NDArray[np.float32]:
     if present.sum() > 0.05 * values.size:
         return values
     return np.asarray(normalize(values * np.log(len(values) / np.maximum(present, 1)).astype(np.float32)))
-
-
-def _smooth_codes(graph: Data, weights: sp.csr_matrix, seed: int) -> torch.Tensor:
-    """Principal components of the features, propagated over the graph, [N, <= 32]."""
-    x = graph.x.float().numpy()
-    if x.shape[1] > _COMPONENTS and len(x) > _COMPONENTS:
-        x = PCA(_COMPONENTS, svd_solver="randomized", random_state=seed % 2**32).fit_transform(x)
-    propagate = propagation(weights)
-    for _ in range(_PROPAGATIONS):
-        x = propagate @ x
-    return torch.from_numpy(np.ascontiguousarray(x))
-
-
-def _groups(
-    graph: Data, weights: sp.csr_matrix, codes: torch.Tensor, n_groups: int, n_parts: int, seed: int
-) -> NDArray[np.int64]:
-    """An over-segmentation whose borders several runs agree on, [N]."""
-    assert graph.edge_index is not None
-    source, target = graph.edge_index
-    least = 0.3 * len(codes) / n_groups
-    together = torch.zeros(source.shape[0])
-    merged = copy.copy(graph)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # about duplicates among the many parts
-        for run in range(_OVERSEGMENTATIONS + 1):
-            parts = split_parts(codes, n_parts, random_state=seed + run)
-            k = min(n_groups, len(parts.unique()))
-            if run == _OVERSEGMENTATIONS:
-                # A small rest keeps parts linked where the runs never agreed.
-                share = together / _OVERSEGMENTATIONS
-                merged.edge_weight = graph.edge_weight * (share.square() + 1e-6)
-            labels = merge_parts(merged, parts, k, codes, min_size=least).labels
-            together += (labels[source] == labels[target]).float()
-    return _join_neighbors(weights, labels.numpy())
-
-
-def _join_neighbors(weights: sp.csr_matrix, labels: NDArray[np.int64], rounds: int = 5) -> NDArray[np.int64]:
-    """Each sample joins the group that most of its edge weight leads to, so that groups hang together."""
-    n = len(labels)
-    for _ in range(rounds):
-        member = sp.csr_matrix((np.ones(n), (np.arange(n), labels)), shape=(n, labels.max() + 1))
-        # A little more for its own group decides ties, and where a sample has no edge.
-        moved = np.asarray((weights @ member + 1e-9 * member).tocsr().argmax(axis=1)).ravel()
-        if (moved == labels).all():
-            break
-        labels = moved
-    return np.unique(labels, return_inverse=True)[1]
-
-
-def _merge_weakest(weights: sp.csr_matrix, labels: NDArray[np.int64]) -> tuple[list[int], list[float]]:
-    """Merge the groups with the weakest border, again and again: numbers of groups, and the weakest border at each."""
-    members = {group: np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)}
-    n = len(labels)
-    one = sp.csr_matrix((np.ones(n), (np.arange(n), labels)), shape=(n, len(members)))
-    link = (one.T @ weights @ one).tocoo()
-    borders = {
-        (a, b): (border_strength(weights, members[a], members[b]), -value)
-        for a, b, value in zip(link.row.tolist(), link.col.tolist(), link.data.tolist())
-        if a < b and value > 0
-    }
-    counts, strengths = [len(members)], [np.inf]
-    while borders:
-        # Of borders that are equally weak, the one with the most edges across.
-        weakest = min(borders, key=borders.__getitem__)
-        strengths[-1] = borders[weakest][0]
-        a, b = weakest
-        members[a] = np.concatenate([members[a], members.pop(b)])
-        borders = {pair: value for pair, value in borders.items() if a not in pair and b not in pair}
-        across = np.asarray(weights[members[a]].sum(axis=0)).ravel()
-        for other in members:
-            value = float(across[members[other]].sum())
-            if other != a and value > 0:
-                pair = (min(a, other), max(a, other))
-                borders[pair] = (border_strength(weights, members[a], members[other]), -value)
-        counts.append(len(members))
-        strengths.append(np.inf)
-    return counts, strengths
-
-
-def _largest_real(counts: list[int], strengths: list[float]) -> int:
-    """The first number of groups, coming from many, at which every border is real."""
-    return next(count for count, strength in zip(counts, strengths) if strength >= LEAST_STRENGTH)
-
-
-def border_strength(weights: sp.csr_matrix, a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
-    """How much thinner the graph is between two groups than inside both, in standard errors (`estimate_n_clusters`).
-
-    Parameters
-    ----------
-    weights : csr_matrix [N, N]
-        Symmetric edge weights.
-    a, b : ndarray of int
-        The samples of each group.
-
-    Returns
-    -------
-    float
-        At least 0; 0 where the cut between them is more than three quarters of the cuts inside.
-    """
-    chosen = np.concatenate([a, b])
-    w = weights[chosen][:, chosen].tocsr()
-    n, border = len(chosen), len(a) - 1
-    side = np.repeat([-1.0, 1.0], [len(a), len(b)])
-    degree = np.maximum(np.asarray(w.sum(axis=1)).ravel(), 1e-12)
-    heat = side.copy()
-    for _ in range(_STEPS):
-        heat = (heat + (w @ heat) / degree) / 2
-    # Group a comes first; where no heat has come to, the order means nothing.
-    order = np.argsort(heat + 4 * side, kind="stable")
-    reached = (np.abs(heat) < 1 - 1e-9)[order]
-    rank = np.empty(n, dtype=np.int64)
-    rank[order] = np.arange(n)
-    entries = w.tocoo()
-    first = np.minimum(rank[entries.row], rank[entries.col])
-    last = np.maximum(rank[entries.row], rank[entries.col])
-    opened = np.bincount(first, weights=entries.data, minlength=n)
-    closed = np.bincount(last, weights=entries.data, minlength=n)
-    cut = np.where(reached, np.cumsum(opened - closed) / 2, 0.0)  # each edge is there twice
-    valley = float(np.cumsum(opened - closed)[border] / 2)
-    tops = (int(cut[: border + 1].argmax()), border + 1 + int(cut[border + 1 :].argmax()))
-    top = min(tops, key=cut.__getitem__)
-    hump = float(cut[top])
-    if valley > MOST_DEPTH * hump:
-        return 0.0
-    before = (rank <= top).astype(np.float64)
-    crossing = np.where(before > 0, w @ (1 - before), w @ before)
-    n_effective = hump**2 / max(float((crossing**2).sum()), 1e-12)
-    return float(np.sqrt(2 * n_effective) * (1 - np.sqrt(max(valley, 0.0) / hump)))

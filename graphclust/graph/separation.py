@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 from torch import Tensor
 
+from graphclust.graph.borders import BorderedRun
 from graphclust.graph.counting import ClusterCount
 from graphclust.graph.linkage import SampleTree, sparse_weights
 from graphclust.graph.replication import propagation
@@ -29,13 +31,15 @@ _COLUMNS, _LEAST_SIZE = 256, 5
 #: Cells of a column's distribution; a column of fewer values keeps them as they are.
 _CELLS = 32
 _DRAWS, _DIRECTIONS = 2, 8
+#: Standard errors of a border that is likely, and numbers of groups with such borders that are tried.
+_LIKELY, _TRIALS = 2.0, 3
 
 
 def count_separated(
     x: Tensor,
     scaled: Callable[[Tensor], list[Tensor]],
     *,
-    bordered: int = 1,
+    borders: BorderedRun | None = None,
     most: int = 30,
     n_rows: int = 500,
     seed: int = 0,
@@ -59,17 +63,21 @@ def count_separated(
     of the largest; 1 where that is below 0.03 (of less than 280 samples, n, below 0.5 / sqrt n).
 
     Silhouettes tell clusters that are round; groups with a border on all sides (`estimate_n_clusters`) may wind around
-    each other. So where `bordered` is more than 1, it is the estimate if that number of clusters has no gain, as of two
+    each other. So where there is more than one of these, their number is the estimate if it has no gain, as of two
     moons, or one within 0.02 of the largest, so that both agree; and of more than 4 `n_rows` samples always, as borders
     are looked for with all of them.
+
+    Where both disagree, long clusters may have been cut into pieces. So samples are also drawn with the groups that
+    have a border, each without clusters inside, and their number is the estimate if no K has a gain over these. That is
+    tried with as many groups as have a border of at least 2 standard errors, from few to more.
 
     Parameters
     ----------
     x : Tensor [N, d]
     scaled : callable
         Rows [n, d] -> their versions under several scalings, a list of tensors [n, d'].
-    bordered : int, default=1
-        Number of clusters by `estimate_n_clusters`.
+    borders : BorderedRun, optional
+        Groups of the samples x, merged at their borders (`graphclust.graph.borders.bordered_runs`).
     most : int, default=30
         Largest number that is tried; from 12 on in growing steps.
     n_rows : int, default=500
@@ -87,12 +95,16 @@ def count_separated(
     have one. Clusters of a few samples among many are not seen where samples are drawn.
     """
     generator = np.random.default_rng(seed)
+    bordered = 1 if borders is None else borders.n_clusters
     many = len(x) > 4 * n_rows
+    index = np.arange(len(x))
     if many:  # of these, enough should differ
-        x = x[torch.from_numpy(np.sort(generator.choice(len(x), 4 * n_rows, replace=False)))]
-    rows = np.unique(x.double().cpu().numpy(), axis=0)
+        index = np.sort(generator.choice(len(x), 4 * n_rows, replace=False))
+    rows, first = np.unique(x[torch.from_numpy(index)].double().cpu().numpy(), axis=0, return_index=True)
+    index = index[first]
     if len(rows) > n_rows:
-        rows = rows[generator.choice(len(rows), n_rows, replace=False)]
+        chosen = generator.choice(len(rows), n_rows, replace=False)
+        rows, index = rows[chosen], index[chosen]
     rows = rows[:, np.ptp(rows, axis=0) > 0]
     if rows.shape[1] > _COLUMNS:
         rows = rows[:, generator.choice(rows.shape[1], _COLUMNS, replace=False)]
@@ -100,24 +112,45 @@ def count_separated(
     if not len(candidates) or not rows.shape[1]:
         return ClusterCount(bordered, np.array([bordered]), np.array([np.inf]), (bordered,))
     found = _silhouettes(rows, scaled, candidates)
-    draws = [
-        [_silhouettes(others, scaled, candidates) for others in _without_clusters(rows, generator)]
-        for _ in range(_DRAWS)
-    ]
-    # Of rows that are equal fewer are left, for which there may be a scaling less.
-    common = min(len(silhouettes) for draw in draws for silhouettes in [found, *draw])
-    found = found[:common]
-    least = np.max([np.mean([s[:common] for s in same], axis=0) for same in zip(*draws)], axis=0)
-    gains = (found - least).mean(axis=0)
+
+    def gains_over(groups: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Silhouettes less those of samples with these groups alone, [S, C]."""
+        draws = [
+            [_silhouettes(others, scaled, candidates) for others in _like(rows, groups, generator)]
+            for _ in range(_DRAWS)
+        ]
+        # Of rows that are equal fewer are left, for which there may be a scaling less.
+        common = min(len(silhouettes) for draw in draws for silhouettes in [found, *draw])
+        means = [np.mean([s[:common] for s in same], axis=0) for same in zip(*draws)]
+        return np.asarray(found[:common] - np.max(means, axis=0))
+
+    of_each = gains_over(np.zeros(len(rows), dtype=np.int64))
+    gains = of_each.mean(axis=0)
     n_clusters, enough = 1, max(LEAST_GAIN, _LEAST_ROOT / np.sqrt(len(rows)))
     if gains.max() >= enough:
         n_clusters = int(candidates[(gains >= gains.max() - _CHANCE).argmax()])
-    if bordered > 1:
+    if borders is not None and n_clusters != bordered:
         gain = np.interp(bordered, candidates, gains)
-        if many or bordered > candidates[-1] or gain < enough or gain >= gains.max() - _CHANCE:
+        winding = many or bordered > candidates[-1] or gain < enough or gain >= gains.max() - _CHANCE
+        if bordered > 1 and winding:
             n_clusters = bordered
-    each = tuple(int(candidates[i]) for i in (found - least).argmax(axis=1))
+        elif n_clusters > 1:
+            for count in _worth_trying(borders, most):
+                if gains_over(borders.labels(count)[index]).mean(axis=0).max() < enough:
+                    n_clusters = count
+                    break
+    each = tuple(int(candidates[i]) for i in of_each.argmax(axis=1))
     return ClusterCount(n_clusters, candidates, gains, each)
+
+
+def _worth_trying(borders: BorderedRun, most: int) -> list[int]:
+    """Few numbers of groups, ascending, at which every border is likely."""
+    likely = [
+        count
+        for count, strength in zip(borders.counts, borders.strengths)
+        if strength >= _LIKELY and max(2, borders.n_clusters) <= count <= most
+    ]
+    return sorted(likely)[:_TRIALS]
 
 
 def _candidates(most: int) -> NDArray[np.int64]:
@@ -179,8 +212,36 @@ def _silhouette(distance: NDArray[np.float64], labels: NDArray[np.int64]) -> flo
     return float(np.where(ok, (other - own) / np.where(ok, largest, 1), 0.0).mean())
 
 
+def _like(
+    rows: NDArray[np.float64], groups: NDArray[np.int64], generator: np.random.Generator
+) -> Iterator[NDArray[np.float64]]:
+    """Samples like the rows, [n, d], with these groups, none of which has clusters inside, in several ways."""
+    radial = min(rows.shape) >= _DIRECTIONS
+    n_ways = 5 if radial else 4
+    drawn: list[Iterator[NDArray[np.float64]]] = []
+    for group in range(int(groups.max()) + 1):
+        own = rows[groups == group]
+        varied = np.ptp(own, axis=0) > 0 if len(own) else np.zeros(rows.shape[1], dtype=bool)
+        if len(own) < _LEAST_SIZE or not varied.any():
+            drawn.append(repeat(own, n_ways))
+            continue
+        drawn.append(_beside(own, varied, _without_clusters(own[:, varied], radial, generator)))
+    for parts in zip(*drawn):
+        yield np.concatenate(parts)
+
+
+def _beside(
+    own: NDArray[np.float64], varied: NDArray[np.bool_], drawn: Iterator[NDArray[np.float64]]
+) -> Iterator[NDArray[np.float64]]:
+    """Drawn columns beside those in which all rows are equal."""
+    for columns in drawn:
+        whole = own.copy()
+        whole[:, varied] = columns
+        yield whole
+
+
 def _without_clusters(
-    rows: NDArray[np.float64], generator: np.random.Generator
+    rows: NDArray[np.float64], radial: bool, generator: np.random.Generator
 ) -> Iterator[NDArray[np.float64]]:
     """Samples like the rows, [n, d], without clusters, in several ways."""
     n = len(rows)
@@ -189,7 +250,7 @@ def _without_clusters(
     axes = spread[:, None] / np.sqrt(n) * axes * deviation
     yield generator.normal(size=(n, len(spread))) @ axes + mean
     yield (generator.random((n, len(spread))) - 0.5) * np.sqrt(12) @ axes + mean
-    if len(spread) >= _DIRECTIONS:
+    if radial:
         normal = generator.normal(size=(n, len(spread)))
         radius = np.linalg.norm(positions, axis=1) * np.sqrt(n) / np.linalg.norm(normal, axis=1)
         yield radius[:, None] * normal @ axes + mean
@@ -198,7 +259,7 @@ def _without_clusters(
     _, spread, axes = np.linalg.svd(scores, full_matrices=False)
     # Of few values a column's scores are not quite of variance 1.
     share = ndtr(generator.normal(size=(n, len(spread))) @ (spread[:, None] / np.sqrt(n) * axes))
-    yield share * np.ptp(rows, axis=0)
+    yield rows.min(axis=0) + share * np.ptp(rows, axis=0)
     yield np.column_stack([_quantiles(c, s, t) for c, s, t in zip(rows.T, share.T, _unimodal(rows))])
 
 

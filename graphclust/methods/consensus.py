@@ -66,8 +66,8 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     3. K-means splits the samples into about 24 parts a cluster, and the parts are merged by average linkage on the
        graph (the weight of all edges between two over the number of pairs). This is done `n_runs` times for each
        scaling, and a Gaussian mixture is one more run (`graphclust.methods.scaling_runs`). Groups below 0.3 N / K
-       samples are no clusters, or below 0.1 N / K where with these the runs agree clearly more: where a small cluster
-       stands alone, and a large one would be split in its place, by each run elsewhere.
+       samples are no clusters, or below 0.1 or 0.03 N / K where with these the runs agree clearly more: where a small
+       cluster stands alone, and a large one would be split in its place, by each run elsewhere.
     4. All runs of all scalings are merged by average linkage, on the share of them that put two samples together
        (evidence accumulation, Fred & Jain 2005; `graphclust.graph.agreement.agreed_partition`): the tree, and K
        clusters. A run counts as much as the runs of its scaling agree with each other (their mean adjusted Rand
@@ -118,7 +118,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         above 10^8.
     tree_ : ndarray [P - 1, 4]
         Merges of the parts of the last step (for many samples: of as many groups as parts are asked for). Groups below
-        0.3 (or 0.1) N / K samples are no clusters of their own in `labels_`, as they are in `cut`.
+        0.3 (or 0.1, 0.03) N / K samples are no clusters of their own in `labels_`, as they are in `cut`.
 
     Examples
     --------
@@ -186,10 +186,9 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         if not isinstance(self.n_clusters, str):
             return super()._choose_n_clusters(x, seed)
         if not self._is_large(len(x)):
-            found = super()._choose_n_clusters(x, seed)
-            return (
-                count_under_scalings(x, found, seed) if self._attaches() and self.scale == "auto" else found
-            )
+            if self._attaches() and self.scale == "auto":
+                return count_under_scalings(x, self.graph_, seed)
+            return super()._choose_n_clusters(x, seed)
         self._linked = self._link()
         return count_groups(self._linked[0], _LEAST_CLUSTER)
 

@@ -12,8 +12,11 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from graphclust._checks import check_generator
 from graphclust.graph import SampleGraph
+from graphclust.graph.borders import N_RUNS, START, bordered_runs, median_run
 from graphclust.graph.partition import merged_runs
+from graphclust.graph.sample_graph import on_cpu
 from graphclust.graph.separation import count_separated
 from graphclust.methods.starts import principal_components
 from graphclust.nn.vector_scale import vector_scales
@@ -22,7 +25,7 @@ from graphclust.nn.vector_scale import vector_scales
 _MOST_MIXED, _COMPONENTS = 1e5, 32
 _LEAST_WEIGHT = 0.01
 #: Least sizes of a cluster, as shares of the mean, and by how much a lower one has to make runs agree more.
-SHARES = (0.3, 0.1)
+SHARES = (0.3, 0.1, 0.03)
 _MORE_AGREEMENT = 0.05
 
 
@@ -91,10 +94,11 @@ def clearest_share(runs: list[Tensor]) -> int:
     return best
 
 
-def count_under_scalings(x: Tensor, bordered: int, seed: int) -> int:
-    """Number of clusters of vectors x [N, d] that `bordered` have a border (`graphclust.graph.separation`)."""
+def count_under_scalings(x: Tensor, graph: SampleGraph, seed: int) -> int:
+    """Number of clusters of vectors x [N, d], whose graph shows some borders (`graphclust.graph.separation`)."""
+    runs = bordered_runs(on_cpu(graph), START, N_RUNS, check_generator(seed))
     count = count_separated(
-        x, lambda rows: [scale(rows) for scale in vector_scales(rows)], bordered=bordered, seed=seed
+        x, lambda rows: [scale(rows) for scale in vector_scales(rows)], borders=median_run(runs), seed=seed
     )
     return count.n_clusters
 

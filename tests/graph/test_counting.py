@@ -9,7 +9,8 @@ import torch
 from torch_geometric.data import Data
 
 from graphclust import KMeans, SampleGraph, VaDE, estimate_n_clusters, load
-from graphclust.graph.counting import LEAST_STRENGTH, ClusterCount, border_strength
+from graphclust.graph.borders import LEAST_STRENGTH, BorderedRun, border_strength, median_run, most_depth
+from graphclust.graph.counting import ClusterCount
 from graphclust.graph.linkage import sparse_weights
 
 
@@ -47,16 +48,49 @@ class TestBorders:
         assert between > LEAST_STRENGTH > across
 
 
+class TestDepth:
+    @pytest.mark.parametrize(("d", "expected"), [(1, 0.15), (2, 0.25), (3, 0.5), (8, 0.75)])
+    def test_by_the_dimension(self, d: int, expected: float) -> None:
+        """Of the samples, wherever they lie; cosine distances are half the square."""
+        rng = np.random.default_rng(0)
+        flat = rng.random((4000, d)) @ rng.normal(size=(d, 20))
+        assert most_depth(SampleGraph.from_features(flat, 10)) == pytest.approx(expected, abs=0.06)
+        near = 1 + 0.05 * np.hstack([rng.random((4000, d)), np.zeros((4000, 5))])
+        sphere = SampleGraph.from_features(near, 10, metric="cosine")
+        assert most_depth(sphere) == pytest.approx(expected, abs=0.06)
+
+    def test_without_distances(self) -> None:
+        edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        assert most_depth(SampleGraph.from_edges(edges, torch.ones(3, 2))) == 0.75
+        assert most_depth(SampleGraph.from_features(np.ones((30, 2)), 5)) == 0.75  # all samples are equal
+
+
+class TestRun:
+    def test_labels_at_each_number_of_groups(self) -> None:
+        run = BorderedRun(np.array([0, 1, 2, 3, 3]), [(1, 3), (0, 1)], [4, 3, 2], [0.0, 2.6, np.inf])
+        assert run.n_clusters == 3
+        assert run.labels(4).tolist() == [0, 1, 2, 3, 3]
+        assert run.labels(3).tolist() == [0, 1, 2, 1, 1]
+        assert run.labels(2).tolist() == [0, 0, 1, 0, 0]
+
+    def test_median(self) -> None:
+        runs = [BorderedRun(np.arange(k), [], [k], [np.inf]) for k in (5, 2, 3)]
+        assert median_run(runs).n_clusters == 3 and median_run(runs[:2]).n_clusters == 2
+
+
 class TestCount:
     @pytest.mark.parametrize("sizes", [[400] * 2, [200] * 10, [800, 400, 200, 100, 50], [60] * 25])
     def test_blobs(self, sizes: list[int]) -> None:
         x, _ = blobs(sizes, d=8)
         assert estimate_n_clusters(x) == len(sizes)
 
-    @pytest.mark.parametrize("d", [2, 10, 50])
-    def test_one_cloud(self, d: int) -> None:
-        x = np.random.default_rng(0).normal(size=(1000, d)).astype(np.float32)
-        assert estimate_n_clusters(x) <= 2
+    @pytest.mark.parametrize("d", [2, 3, 10, 50])
+    @pytest.mark.parametrize("n", [1000, 4000])
+    def test_one_cloud(self, n: int, d: int) -> None:
+        """Also in a plane, where the thinnest cut through a random graph is much thinner than the others."""
+        rng = np.random.default_rng(0)
+        assert estimate_n_clusters(rng.normal(size=(n, d)).astype(np.float32)) == 1
+        assert estimate_n_clusters(rng.random(size=(n, d)).astype(np.float32)) == 1
 
     def test_two_moons(self) -> None:
         from sklearn.datasets import make_moons

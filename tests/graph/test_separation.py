@@ -10,8 +10,10 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import silhouette_score
 
 import graphclust
+from graphclust.graph.borders import BorderedRun
 from graphclust.graph.separation import (
     LEAST_GAIN,
+    _like,
     _monotone,
     _silhouette,
     _unimodal,
@@ -25,8 +27,19 @@ def scaled(rows: torch.Tensor) -> list[torch.Tensor]:
     return [scale(rows) for scale in vector_scales(rows)]
 
 
-def count(x: np.ndarray, **parameters: int) -> int:
-    return count_separated(torch.from_numpy(x).float(), scaled, **parameters).n_clusters
+def count(x: np.ndarray, borders: BorderedRun | None = None) -> int:
+    return count_separated(torch.from_numpy(x).float(), scaled, borders=borders).n_clusters
+
+
+def bordered(labels: np.ndarray, strength: float = np.inf) -> BorderedRun:
+    """A run that ended with these groups."""
+    return BorderedRun(labels, [], [int(labels.max()) + 1], [strength])
+
+
+def long_blobs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three long clusters, as scikit-learn draws them in its comparison of clustering methods."""
+    x, y = make_blobs(n, random_state=170)
+    return x @ np.array([[0.6, -0.6], [-0.4, 0.8]]), y
 
 
 class TestCount:
@@ -60,10 +73,26 @@ class TestCount:
     def test_borders_count_where_silhouettes_say_nothing(self) -> None:
         x, _ = make_moons(300, noise=0.06, random_state=0)
         assert count(x) > 4  # moons are cut into arcs ...
-        assert count(x, bordered=2) == 2  # ... unless two groups have a border, and as clusters no gain
-        x, _ = make_blobs(300, 6, centers=6, random_state=0)
-        assert count(x, bordered=2) == 6
-        assert count(x, bordered=40) == 40  # more than are tried
+        halves = np.repeat([0, 1], 150)
+        assert count(x, bordered(halves)) == 2  # ... unless two groups have a border, and as clusters no gain
+        x, y = make_blobs(300, 6, centers=6, random_state=0)
+        assert count(x, bordered(y // 3)) == 6
+        assert count(x, bordered(np.arange(300) % 40)) == 40  # more than are tried
+
+    def test_long_clusters_are_not_cut(self) -> None:
+        x, y = long_blobs(450)
+        assert count(x) > 3
+        assert count(x, bordered(y)) == 3
+        touching = (0, 2)  # in the graph
+        assert count(x, BorderedRun(y, [touching], [3, 2], [2.1, 3.0])) == 3  # one border is likely only
+        assert count(x, BorderedRun(y, [touching], [3, 2], [1.9, 3.0])) > 3
+
+    @pytest.mark.parametrize("n", [500, 1500])
+    def test_long_clusters_are_counted_from_their_graph(self, n: int) -> None:
+        x, y = long_blobs(n)
+        model = graphclust.ConsensusClustering("auto", random_state=0).fit(x)
+        assert model.n_clusters_ == 3
+        assert graphclust.metrics.clustering_accuracy(y, model.labels_) > 0.99
 
     def test_few_samples(self) -> None:
         for n in (2, 5, 9):
@@ -103,8 +132,23 @@ class TestParts:
         rng = np.random.default_rng(0)
         rows = rng.normal(size=(2000, 9)) @ rng.normal(size=(9, 9)) + 5
         rows[:, 8] = rng.integers(0, 3, 2000)
-        drawn = list(_without_clusters(rows, rng))
+        drawn = list(_without_clusters(rows, True, rng))
         assert len(drawn) == 5 and all(one.shape == rows.shape for one in drawn)
         for one in drawn:
             assert np.abs(np.corrcoef(one.T) - np.corrcoef(rows.T)).max() < 0.15
         assert set(drawn[-1][:, 8]) == {0, 1, 2}
+
+    def test_drawn_groups_lie_where_the_groups_lie(self) -> None:
+        """One of few samples stays as it is, and columns in which a group is all equal do."""
+        rng = np.random.default_rng(0)
+        groups = np.repeat([0, 1, 2], [400, 300, 3])
+        rows = rng.normal(size=(703, 3)) + 20.0 * groups[:, None]
+        rows[groups == 1, 2] = 7.0
+        drawn = list(_like(rows, groups, rng))
+        assert len(drawn) == 4
+        for one in drawn:
+            for group in (0, 1):
+                own = one[groups == group]
+                np.testing.assert_allclose(own.mean(axis=0), rows[groups == group].mean(axis=0), atol=1.0)
+            assert (one[groups == 1, 2] == 7.0).all()
+            np.testing.assert_array_equal(one[groups == 2], rows[groups == 2])

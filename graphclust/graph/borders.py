@@ -1,0 +1,241 @@
+"""Borders between groups of samples: where the sample graph is thinner than inside both."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from torch_geometric.data import Data
+
+from graphclust.graph.linkage import sparse_weights
+from graphclust.graph.partition import merge_parts, split_parts
+from graphclust.graph.replication import propagation
+
+#: A border is real when its cut is thinner by so many standard errors than the cuts inside both clusters ...
+LEAST_STRENGTH = 2.5
+#: ... and by at least a quarter, however many samples there are; in few dimensions by more (`most_depth`).
+MOST_DEPTH = 0.75
+#: Groups to begin with, and runs.
+START, N_RUNS = 40, 3
+_COMPONENTS, _PROPAGATIONS, _STEPS, _OVERSEGMENTATIONS = 32, 16, 20, 3
+#: Samples whose neighbours tell the dimension.
+_SAMPLED = 5000
+
+
+class BorderedRun(NamedTuple):
+    """Groups that were merged at their weakest border, step by step.
+
+    Attributes
+    ----------
+    groups : ndarray [N], int64
+        What it began with.
+    joined : list of (int, int)
+        The groups that each step joined; the second goes into the first.
+    counts : list of int
+        Numbers of groups, descending, from the first to the last.
+    strengths : list of float
+        Strength of the weakest border at each.
+    """
+
+    groups: NDArray[np.int64]
+    joined: list[tuple[int, int]]
+    counts: list[int]
+    strengths: list[float]
+
+    @property
+    def n_clusters(self) -> int:
+        """The first number of groups, coming from many, at which every border is real."""
+        return next(
+            count for count, strength in zip(self.counts, self.strengths) if strength >= LEAST_STRENGTH
+        )
+
+    def labels(self, n_clusters: int) -> NDArray[np.int64]:
+        """Group of each sample, [N], when so many are left."""
+        into = np.arange(int(self.groups.max()) + 1)
+        for a, b in self.joined[: self.counts[0] - n_clusters]:
+            into[into == b] = a
+        return np.unique(into[self.groups], return_inverse=True)[1]
+
+
+def bordered_runs(graph: Data, start: int, n_runs: int, generator: np.random.Generator) -> list[BorderedRun]:
+    """Over-segment samples several times, and merge the groups at their weakest borders (`estimate_n_clusters`)."""
+    assert graph.x is not None
+    n = graph.x.shape[0]
+    parts = min(6 * start, n // 5)
+    start = min(start, parts // 2)
+    if start <= 1:  # too few samples for two groups
+        return [BorderedRun(np.zeros(n, dtype=np.int64), [], [1], [np.inf])]
+    weights = sparse_weights(graph).astype(np.float64)
+    depth = most_depth(graph)
+    codes = _smooth_codes(graph, weights, int(generator.integers(2**31)))
+    return [
+        _merge_weakest(weights, _groups(graph, weights, codes, start, parts, seed), depth)
+        for seed in generator.integers(2**31, size=n_runs).tolist()
+    ]
+
+
+def median_run(runs: list[BorderedRun]) -> BorderedRun:
+    """The run whose number of clusters is the median; of two in the middle, the lower one."""
+    order = np.argsort([run.n_clusters for run in runs], kind="stable")
+    return runs[int(order[(len(runs) - 1) // 2])]
+
+
+def most_depth(graph: Data) -> float:
+    r"""The largest share of the cut inside that a cut between two clusters may have: 3/4, in few dimensions less.
+
+    Of all cuts through a random graph in a plane the thinnest winds through its gaps, and has a third to a half of
+    what the others have, however many samples there are (first-passage percolation); in three dimensions two thirds,
+    from four on nearly all. So the bound is (m - 1) / 4, between 0.15 and 0.75, for the samples' intrinsic dimension
+
+    .. math:: 1 / m = \operatorname{mean}_{i, j < k} \log (d_{ik} / d_{ij}),
+
+    d\ :sub:`ij` the distance to the j-th neighbour (Levina & Bickel 2005, averaged as MacKay & Ghahramani do).
+    """
+    distance = graph.get("neighbor_distance")
+    how = getattr(graph, "construction", {})
+    if distance is None or distance.shape[1] < 3 or how.get("metric") == "inner_product":
+        return MOST_DEPTH
+    step = max(1, len(distance) // _SAMPLED)
+    near = distance[::step].double().cpu().numpy()
+    if how.get("metric") == "cosine":  # half the square of the distance on the sphere
+        near = np.sqrt(np.maximum(near, 0))
+    near = near[near[:, 0] > 0]
+    if not len(near):
+        return MOST_DEPTH
+    inverse = float(np.log(near[:, -1:] / near[:, :-1]).mean())
+    return float(np.clip((1 / inverse - 1) / 4, 0.15, MOST_DEPTH)) if inverse > 0 else MOST_DEPTH
+
+
+def _smooth_codes(graph: Data, weights: sp.csr_matrix, seed: int) -> torch.Tensor:
+    """Principal components of the features, propagated over the graph, [N, <= 32]."""
+    x = graph.x.float().numpy()
+    if x.shape[1] > _COMPONENTS and len(x) > _COMPONENTS:
+        x = PCA(_COMPONENTS, svd_solver="randomized", random_state=seed % 2**32).fit_transform(x)
+    propagate = propagation(weights)
+    for _ in range(_PROPAGATIONS):
+        x = propagate @ x
+    return torch.from_numpy(np.ascontiguousarray(x))
+
+
+def _groups(
+    graph: Data, weights: sp.csr_matrix, codes: torch.Tensor, n_groups: int, n_parts: int, seed: int
+) -> NDArray[np.int64]:
+    """An over-segmentation whose borders several runs agree on, [N]."""
+    assert graph.edge_index is not None
+    source, target = graph.edge_index
+    least = 0.3 * len(codes) / n_groups
+    together = torch.zeros(source.shape[0])
+    merged = copy.copy(graph)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # about duplicates among the many parts
+        for run in range(_OVERSEGMENTATIONS + 1):
+            parts = split_parts(codes, n_parts, random_state=seed + run)
+            k = min(n_groups, len(parts.unique()))
+            if run == _OVERSEGMENTATIONS:
+                # A small rest keeps parts linked where the runs never agreed.
+                share = together / _OVERSEGMENTATIONS
+                merged.edge_weight = graph.edge_weight * (share.square() + 1e-6)
+            labels = merge_parts(merged, parts, k, codes, min_size=least).labels
+            together += (labels[source] == labels[target]).float()
+    return _join_neighbors(weights, labels.numpy())
+
+
+def _join_neighbors(weights: sp.csr_matrix, labels: NDArray[np.int64], rounds: int = 5) -> NDArray[np.int64]:
+    """Each sample joins the group that most of its edge weight leads to, so that groups hang together."""
+    n = len(labels)
+    for _ in range(rounds):
+        member = sp.csr_matrix((np.ones(n), (np.arange(n), labels)), shape=(n, labels.max() + 1))
+        # A little more for its own group decides ties, and where a sample has no edge.
+        moved = np.asarray((weights @ member + 1e-9 * member).tocsr().argmax(axis=1)).ravel()
+        if (moved == labels).all():
+            break
+        labels = moved
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _merge_weakest(weights: sp.csr_matrix, labels: NDArray[np.int64], depth: float) -> BorderedRun:
+    """Merge the groups with the weakest border, again and again."""
+    members = {group: np.flatnonzero(labels == group) for group in range(int(labels.max()) + 1)}
+    n = len(labels)
+    one = sp.csr_matrix((np.ones(n), (np.arange(n), labels)), shape=(n, len(members)))
+    link = (one.T @ weights @ one).tocoo()
+    borders = {
+        (a, b): (border_strength(weights, members[a], members[b], depth), -value)
+        for a, b, value in zip(link.row.tolist(), link.col.tolist(), link.data.tolist())
+        if a < b and value > 0
+    }
+    run = BorderedRun(labels, [], [len(members)], [np.inf])
+    while borders:
+        # Of borders that are equally weak, the one with the most edges across.
+        weakest = min(borders, key=borders.__getitem__)
+        run.strengths[-1] = borders[weakest][0]
+        a, b = weakest
+        run.joined.append(weakest)
+        members[a] = np.concatenate([members[a], members.pop(b)])
+        borders = {pair: value for pair, value in borders.items() if a not in pair and b not in pair}
+        across = np.asarray(weights[members[a]].sum(axis=0)).ravel()
+        for other in members:
+            value = float(across[members[other]].sum())
+            if other != a and value > 0:
+                pair = (min(a, other), max(a, other))
+                borders[pair] = (border_strength(weights, members[a], members[other], depth), -value)
+        run.counts.append(len(members))
+        run.strengths.append(np.inf)
+    return run
+
+
+def border_strength(
+    weights: sp.csr_matrix, a: NDArray[np.int64], b: NDArray[np.int64], depth: float = MOST_DEPTH
+) -> float:
+    """How much thinner the graph is between two groups than inside both, in standard errors (`estimate_n_clusters`).
+
+    Parameters
+    ----------
+    weights : csr_matrix [N, N]
+        Symmetric edge weights.
+    a, b : ndarray of int
+        The samples of each group.
+    depth : float, default=0.75
+        Share of the cuts inside that the cut between them may have.
+
+    Returns
+    -------
+    float
+        At least 0; 0 where the cut between them has a larger share.
+    """
+    chosen = np.concatenate([a, b])
+    w = weights[chosen][:, chosen].tocsr()
+    n, border = len(chosen), len(a) - 1
+    side = np.repeat([-1.0, 1.0], [len(a), len(b)])
+    degree = np.maximum(np.asarray(w.sum(axis=1)).ravel(), 1e-12)
+    heat = side.copy()
+    for _ in range(_STEPS):
+        heat = (heat + (w @ heat) / degree) / 2
+    # Group a comes first; where no heat has come to, the order means nothing.
+    order = np.argsort(heat + 4 * side, kind="stable")
+    reached = (np.abs(heat) < 1 - 1e-9)[order]
+    rank = np.empty(n, dtype=np.int64)
+    rank[order] = np.arange(n)
+    entries = w.tocoo()
+    first = np.minimum(rank[entries.row], rank[entries.col])
+    last = np.maximum(rank[entries.row], rank[entries.col])
+    opened = np.bincount(first, weights=entries.data, minlength=n)
+    closed = np.bincount(last, weights=entries.data, minlength=n)
+    cut = np.where(reached, np.cumsum(opened - closed) / 2, 0.0)  # each edge is there twice
+    valley = float(np.cumsum(opened - closed)[border] / 2)
+    tops = (int(cut[: border + 1].argmax()), border + 1 + int(cut[border + 1 :].argmax()))
+    top = min(tops, key=cut.__getitem__)
+    hump = float(cut[top])
+    if valley > depth * hump:
+        return 0.0
+    before = (rank <= top).astype(np.float64)
+    crossing = np.where(before > 0, w @ (1 - before), w @ before)
+    n_effective = hump**2 / max(float((crossing**2).sum()), 1e-12)
+    return float(np.sqrt(2 * n_effective) * (1 - np.sqrt(max(valley, 0.0) / hump)))
