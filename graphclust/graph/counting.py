@@ -99,15 +99,17 @@ def estimate_n_clusters(
        .. math:: \sqrt{2 n} \left(1 - \sqrt{V / H}\right), \quad n = H^2 / \sum_i h_i^2,
 
        where :math:`h_i` is what sample i has in the cut H: the difference of two Poisson counts after the square root,
-       which makes their variance constant, in standard errors. A border with V > 3/4 H has no strength.
+       which makes their variance constant, in standard errors. A border with V > 3/4 H has no
+       strength; in three dimensions or fewer with V > H / 2 and less (`graphclust.graph.borders.most_depth`), because
+       there the thinnest of all cuts through a cloud is that thin by chance.
     3. Merge the two groups with the weakest border until every border has a strength of at least 2.5. The groups that
        are left are the clusters. The estimate is the median of `n_runs` runs.
 
-    A homogeneous cloud has its thickest cuts in the middle, so none of its cuts is a border, whatever its shape, size
-    and dimension. Of few samples no border may show (wine, 178 samples: 1): `graphclust.cluster` without K then counts
-    vectors by their separation instead (`graphclust.graph.separation.count_separated`). The least
-    strength was set where structureless samples (Gaussian, uniform, moons, 1,000 to 5,000 of them) are hardly ever
-    split; no number of classes enters.
+    A homogeneous cloud has its thickest cuts in the middle, so none of its cuts is a border; a long narrow band of many
+    samples may still be cut (of 5,000 on two moons: 4 clusters). Of few samples no border may show (wine, 178 samples:
+    1): `graphclust.cluster` without K then counts vectors by their separation instead
+    (`graphclust.graph.separation.count_separated`). The least strength was set where structureless samples (Gaussian,
+    uniform, moons, 1,000 to 5,000 of them) are hardly ever split; no number of classes enters.
 
     Parameters
     ----------
