@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from graphclust.distributed.engine import RayEngine
 from graphclust.distributed.inference import predict
+from graphclust.distributed.rows import open_features
 
 if TYPE_CHECKING:
     from graphclust.distributed.training import fit
 
-__all__ = ["RayEngine", "fit", "predict"]
+__all__ = ["RayEngine", "fit", "open_features", "predict"]
 
 
 def __getattr__(name: str) -> Any:

@@ -208,3 +208,38 @@ def test_labels_in_blocks(cluster: Any, digits: Any, tmp_path: Path, method: Any
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
     with pytest.raises(ValueError, match="features"):
         predict(tmp_path / "model", x[:5, :3])
+
+
+def test_labels_while_a_node_comes_and_goes(
+    cluster: Any, digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that joins labels blocks; what it had under way when it is killed is done again on the other."""
+    x = digits[0]
+    model = AEKMeans(10, random_state=0, hidden_channels=(32,), pretrain_epochs=2).fit(x[:600])
+    model.save(tmp_path / "model")
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+    engine = RayEngine(block_rows=10)
+    inference = importlib.import_module("graphclust.distributed.inference")
+    run_blocks, events = inference.run_blocks, {}
+
+    def watched(*arguments: Any) -> Iterator:
+        for number, block in enumerate(run_blocks(*arguments)):
+            yield block  # counted by then
+            if number == 3:
+                assert set(engine.tasks_) == {cluster.head_node.node_id}
+                events["added"] = add_node(cluster)
+            elif "killed" not in events and "added" in events:
+                if engine.tasks_[events["added"].node_id]:
+                    cluster.remove_node(events["added"], allow_graceful=False)  # by SIGKILL
+                    events["killed"] = number
+                else:
+                    time.sleep(0.2)
+
+    monkeypatch.setattr(inference, "run_blocks", watched)
+    found = predict(tmp_path / "model", x, engine=engine)
+    assert "killed" in events, "the added node did nothing before all blocks had labels"
+    assert events["killed"] < 179  # of 180 blocks: some were left to do
+    assert engine.tasks_[events["added"].node_id] > 0
+    assert sum(engine.tasks_.values()) == 180
+    np.testing.assert_array_equal(found, model.predict(x))
