@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import graphclust.distributed
 from graphclust.distributed import RayEngine, predict
 from graphclust.graph import NeighborSearch, SampleGraph
+from graphclust.images import read_images
 from graphclust.methods import AEKMeans, ConsensusClustering
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install graphclust[distributed]")
@@ -188,6 +192,35 @@ def test_a_file_that_the_machines_do_not_see(cluster: Any, x: np.ndarray, tmp_pa
     (tmp_path / "x.npy").unlink()
     with pytest.raises(ValueError, match=r"x\.npy is not there .* storage that all machines see"):
         search.self_neighbors(3)
+
+
+def test_features_of_images(cluster: Any, second: Any, digits: Any, tmp_path: Path) -> None:
+    """By two machines as by one, in the same order; what cannot be read is listed."""
+    for number, image in enumerate(digits[0][:30]):
+        pixels = Image.fromarray((image.reshape(8, 8) * 255).astype(np.uint8)).resize((80 + number, 80))
+        pixels.save(tmp_path / f"{number:03}.png")
+    for number in (4, 5, 6, 17):  # a whole block, and one in another
+        (tmp_path / f"{number:03}.png").write_bytes(b"no image")
+
+    def means(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), 8, -1).mean(axis=2)
+
+    expected = read_images(tmp_path, means, cache=None)
+    engine = RayEngine(block_rows=3)
+    importlib.import_module("ray.cloudpickle").register_pickle_by_value(sys.modules[__name__])
+    found = graphclust.distributed.read_images(tmp_path, means, cache=None, engine=engine)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert found.paths == expected.paths and len(found) == 26
+    assert found.skipped == expected.skipped and len(found.skipped) == 4
+    assert found.settings == expected.settings
+    assert found.open(3).size == expected.open(3).size
+    assert sum(engine.tasks_.values()) == 10
+    with pytest.raises(ValueError, match="features are pixels"):
+        graphclust.distributed.read_images(tmp_path, "pixels")
+    with pytest.raises(ValueError, match="not made of image files alone"):
+        graphclust.distributed.read_images(np.zeros((5, 80, 80), np.uint8), means)
+    with pytest.raises(ValueError, match="no image that can be read"):
+        graphclust.distributed.read_images(tmp_path / "017.png", means, cache=None)
 
 
 @pytest.mark.parametrize("method", [ConsensusClustering, AEKMeans])
