@@ -68,7 +68,7 @@ from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
 server.start()
 print(*server.get_host_and_port(), flush=True)
-sys.stdin.read()  # until the process that started it closes the pipe, or ends
+sys.stdin.read()  # until the process that started it ends
 """
 
 
@@ -87,8 +87,10 @@ def s3_server() -> Iterator[str]:
     assert process.stdin is not None and process.stdout is not None
     host, port = process.stdout.readline().split()
     yield f"http://{host}:{port}"
-    process.stdin.close()
+    process.terminate()  # a process that a test forked may hold the pipe open
     process.wait(timeout=30)
+    process.stdin.close()
+    process.stdout.close()
 
 
 @pytest.fixture
