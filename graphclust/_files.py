@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from graphclust._tables import listed, read_table
 
-__all__ = ["FeatureTable", "read_features", "replacing", "table_format", "write_labels"]
+__all__ = [
+    "FeatureTable",
+    "naming_full_disk",
+    "new_map",
+    "read_features",
+    "replacing",
+    "table_format",
+    "write_labels",
+]
 
 # Names that an .npz file often gives its features, the surest first.
 _FEATURE_KEYS = ("x", "X", "features", "embeddings", "data", "images")
@@ -68,8 +79,9 @@ def read_features(
 
     Parameters
     ----------
-    path : path
-        ``.npy`` (opened as a memory map), ``.npz``, ``.csv`` or ``.tsv`` (with or without a header), ``.parquet``.
+    path : path or address
+        ``.npy`` (opened as a memory map), ``.npz``, ``.csv`` or ``.tsv`` (with or without a header), ``.parquet``. What
+        is at an address that fsspec knows (``s3://bucket/x.npy``) is fetched into the local cache first.
     key : str, optional
         The array of an ``.npz`` file, or the column of a table that holds a vector a row. By default the array named
         x, X, features, embeddings, data or images, else the only one; of a table all columns that are left.
@@ -94,7 +106,10 @@ def read_features(
     ValueError
         If it cannot be read as features; the message names the column or array, and the remedy.
     """
-    path = Path(path)
+    from graphclust._storage import fetch_file, resolve  # which in turn writes by `replacing`
+
+    place = resolve(path)
+    path = fetch_file(place) if isinstance(place, str) else place
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}: give a file that ends in {', '.join(_READABLE)}")
@@ -260,3 +275,48 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def new_map(path: Path, shape: tuple[int, ...], dtype: Any, remedy: str) -> np.memmap:
+    """A new .npy file, mapped for writing, whose room on the disk is taken.
+
+    Without that a disk that runs full in the middle ends the process (SIGBUS) instead of raising.
+
+    Raises
+    ------
+    OSError
+        When there is no room; `remedy` ends its message. No file is left.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raise OSError(
+            error.errno, f"no room for {size:,} bytes in {str(path.parent)!r}; free some, {remedy}"
+        ) from error
+    return array
+
+
+@contextmanager
+def naming_full_disk(place: Path, what: str) -> Iterator[None]:
+    """One OSError for a disk that runs full while `what` is written, also where safetensors found it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # safetensors says the number in words alone.
+        in_words = isinstance(error, SafetensorError) and any(
+            f"os error {code})" in str(error) for code in full
+        )
+        if not in_words and getattr(error, "errno", None) not in full:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"no room for {what}: {shutil.disk_usage(place).free:,} bytes are free; free some, or name a folder on "
+            "another disk. What was there before is unchanged",
+            str(place),
+        ) from error

@@ -8,6 +8,7 @@ can be mapped into memory.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
@@ -27,6 +28,9 @@ from graphclust._files import replacing
 _INDEX = "graphclust.json"
 _VERSION = 1
 _PIECE_BYTES = 16 << 20
+_SOURCE = "source.txt"
+#: What file systems say of a file that changes with its content.
+_STAMPS = ("size", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 # Two letters at least, because C:/ is a disk; one slash at least, because pathlib makes one of two.
 _ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+(.*)$", re.DOTALL)
 
@@ -49,7 +53,7 @@ def inside(folder: Path | str, name: str) -> Path | str:
 @contextmanager
 def sending(address: str) -> Iterator[Path]:
     """An empty local folder to write to, which takes the place of what is at the address when it is complete."""
-    files, root = _filesystem(address)
+    files, root = filesystem(address)
     with tempfile.TemporaryDirectory(prefix="graphclust-") as name:
         partial = Path(name) / "folder"
         partial.mkdir()
@@ -66,7 +70,7 @@ def _send(files: Any, root: str, folder: Path) -> None:
             target = f"{root}/{version}/{name}"
             files.makedirs(target.rpartition("/")[0], exist_ok=True)
             files.put_file(str(path), target)
-            index["files"][name] = [path.stat().st_size, _checksum(path)]
+            index["files"][name] = [path.stat().st_size, file_checksum(path)]
         files.pipe_file(f"{root}/{_INDEX}", json.dumps(index, indent=1).encode())
     except BaseException:
         with suppress(Exception):
@@ -89,7 +93,7 @@ def fetch(address: str) -> Path:
     ValueError
         When a file is not as long as it was, or has another checksum.
     """
-    files, root = _filesystem(address)
+    files, root = filesystem(address)
     index = _read_index(files, root)
     if index is None:
         raise FileNotFoundError(
@@ -110,7 +114,7 @@ def fetch(address: str) -> Path:
             except FileNotFoundError as error:
                 raise ValueError(f"{address} has lost its file {name}: save it again") from error
             found = local.stat().st_size
-            if found != size or _checksum(local) != checksum:
+            if found != size or file_checksum(local) != checksum:
                 raise ValueError(
                     f"the file {name} at {address} has {found:,} bytes of {size:,}, or another content than was "
                     "saved: save it again"
@@ -126,10 +130,77 @@ def fetch(address: str) -> Path:
     return target
 
 
+def fetch_file(address: str) -> Path:
+    """The local copy of one file at an address; downloaded unless the cache has it as it is there now.
+
+    Kept as `fetch` keeps folders. The processes of a machine that ask for it at the same time wait for one of them.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is not there.
+    ValueError
+        When what came is not as long as the storage says.
+    OSError
+        When the disk of the cache has no room for it.
+    """
+    files, root = filesystem(address)
+    files.invalidate_cache()  # a listing of some time ago may be another file's
+    try:
+        info = files.info(root)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file at {address}") from error
+    if info.get("type") == "directory":
+        raise FileNotFoundError(f"{address} is a folder; name a file in it")
+    stamp = hashlib.sha256(repr([str(info.get(name)) for name in _STAMPS]).encode()).hexdigest()[:24]
+    place = _cache() / hashlib.sha256(address.encode()).hexdigest()[:24]
+    target = place / stamp / root.rpartition("/")[2]
+    if target.is_file():
+        return target
+    place.mkdir(parents=True, exist_ok=True)
+    (place / _SOURCE).write_text(address, encoding="utf-8")
+    with importlib.import_module("filelock").FileLock(str(place / ".lock")):
+        if not target.is_file():  # nobody else fetched it meanwhile
+            _download(files, root, info["size"], target, address)
+            for other in place.iterdir():
+                if other.is_dir() and other != target.parent:
+                    shutil.rmtree(other, ignore_errors=True)
+    return target
+
+
+def _download(files: Any, root: str, size: int | None, target: Path, address: str) -> None:
+    free = shutil.disk_usage(target.parent.parent).free
+    if size is not None and size > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"no room for {address}: {size:,} bytes are needed and {free:,} are free; free some, or name a folder on "
+            "another disk in GRAPHCLUST_CACHE",
+            str(target.parent.parent),
+        )
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_name(f".partial-{target.name}")
+    try:
+        files.get_file(root, str(partial))
+        found = partial.stat().st_size
+        if size is not None and found != size:
+            raise ValueError(f"of {address} came {found:,} bytes instead of {size:,}; try again")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def address_of(path: str | os.PathLike[str]) -> str | None:
+    """Where `fetch_file` got a file of the cache from; None for any other file."""
+    place = Path(path).parent.parent
+    if place.parent != _cache():
+        return None
+    return read_text(place, _SOURCE)
+
+
 def write_text(folder: Path | str, name: str, text: str) -> None:
     """Write a small file into a resolved folder, in one step."""
     if isinstance(folder, str):
-        files, root = _filesystem(folder)
+        files, root = filesystem(folder)
         files.makedirs(root, exist_ok=True)
         files.pipe_file(f"{root}/{name}", text.encode())
         return
@@ -141,7 +212,7 @@ def read_text(folder: Path | str, name: str) -> str | None:
     """A small file of a resolved folder, None where it is not there."""
     try:
         if isinstance(folder, str):
-            files, root = _filesystem(folder)
+            files, root = filesystem(folder)
             return str(files.cat_file(f"{root}/{name}").decode())
         return (folder / name).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -151,7 +222,7 @@ def read_text(folder: Path | str, name: str) -> str | None:
 def remove(folder: Path | str, name: str) -> None:
     """Remove a file or folder within a resolved folder, if it is there."""
     if isinstance(folder, str):
-        files, root = _filesystem(folder)
+        files, root = filesystem(folder)
         with suppress(FileNotFoundError):
             files.rm(f"{root}/{name}", recursive=True)
     elif (folder / name).is_dir():
@@ -162,7 +233,7 @@ def remove(folder: Path | str, name: str) -> None:
 
 def version_at(address: str) -> str | None:
     """Name of the save that counts at an address, None where there is none."""
-    index = _read_index(*_filesystem(address))
+    index = _read_index(*filesystem(address))
     return None if index is None else str(index["version"])
 
 
@@ -185,7 +256,7 @@ def _read_index(files: Any, root: str) -> dict[str, Any] | None:
     return index
 
 
-def _filesystem(address: str) -> tuple[Any, str]:
+def filesystem(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path there."""
     try:
         core = importlib.import_module("fsspec.core")
@@ -199,10 +270,12 @@ def _filesystem(address: str) -> tuple[Any, str]:
 
 def _cache() -> Path:
     given = os.environ.get("GRAPHCLUST_CACHE")
-    return (Path(given).expanduser() if given else Path.home() / ".cache" / "graphclust") / "storage"
+    folder = Path(given).expanduser() if given else Path.home() / ".cache" / "graphclust"
+    return folder.absolute() / "storage"
 
 
-def _checksum(path: Path) -> int:
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file, read in pieces."""
     checksum = 0
     with open(path, "rb") as stream:
         while piece := stream.read(_PIECE_BYTES):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Pictures are drawn without a screen, also in the processes that tests start; set before anything imports matplotlib.
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -56,3 +60,57 @@ def _frozen(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = x.astype(np.float32), y.astype(np.int64)
     x.flags.writeable = y.flags.writeable = False
     return x, y
+
+
+_S3_SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(*server.get_host_and_port(), flush=True)
+sys.stdin.read()  # until the process that started it ends
+"""
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Address of an S3 server on this machine, a process of its own."""
+    for name in ("s3fs", "moto", "flask", "flask_cors"):
+        pytest.importorskip(name, reason='needs an S3 server: pip install s3fs "moto[s3]" flask flask-cors')
+    process = subprocess.Popen(
+        [sys.executable, "-c", _S3_SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    host, port = process.stdout.readline().split()
+    yield f"http://{host}:{port}"
+    process.terminate()  # a process that a test forked may hold the pipe open
+    process.wait(timeout=30)
+    process.stdin.close()
+    process.stdout.close()
+
+
+@pytest.fixture
+def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """fsspec's file system of that server with an empty ``bucket``, and a cache of the test's own."""
+    import fsspec
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "test",  # what any server of tests takes
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "GRAPHCLUST_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    kind = fsspec.get_filesystem_class("s3")
+    kind.clear_instance_cache()
+    files = fsspec.filesystem("s3")
+    files.mkdir("bucket")
+    yield files
+    files.invalidate_cache()
+    files.rm("bucket", recursive=True)
+    kind.clear_instance_cache()

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"graph", "nn", "training", "methods", *BOTTOM},
     "comparison": {"graph", "images", "nn", "training", "methods", "report", *BOTTOM},
     # reached by name alone, when engine="ray" is asked for
-    "distributed": {"graph", "nn", "training", "methods"},
+    "distributed": {"graph", "images", "nn", "training", "methods"},
     "clustering": {"graph", "images", "nn", "methods", *BOTTOM},
     "cli": {
         "graph",

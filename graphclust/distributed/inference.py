@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphclust._checks import check_features, share_tensor
-from graphclust._files import replacing
+from graphclust._files import new_map, replacing
 from graphclust._storage import resolve, version_at
 from graphclust.distributed._ray import connect, run_blocks
 from graphclust.distributed.engine import RayEngine
@@ -69,7 +69,7 @@ def predict(
         _fill(labels, engine, folder, MappedFile.of(x) or data, blocks)
         return labels
     with replacing(Path(out)) as partial:
-        table = np.lib.format.open_memmap(partial, "w+", np.int64, (m,))
+        table = new_map(partial, (m,), np.int64, "or name a file on another disk in out=")
         _fill(table, engine, folder, MappedFile.of(x) or data, blocks)
         table.flush()
     return np.load(out, mmap_mode="r")

@@ -6,10 +6,13 @@ import mmap
 import os
 import platform
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from graphclust._storage import address_of, fetch_file, resolve
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class MappedFile:
         [N, d].
     offset : int
         Bytes before the first row.
+    address : str, optional
+        Where each machine fetches the file from, once, instead of reading `path`; see `open_features`.
     """
 
     path: str
@@ -35,6 +40,7 @@ class MappedFile:
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    address: str | None = None
 
     @classmethod
     def of(cls, x: Any) -> MappedFile | None:
@@ -50,7 +56,7 @@ class MappedFile:
         if x.filename is None or x.ndim != 2 or not x.flags.c_contiguous or not os.path.isfile(x.filename):
             return None
         path = os.path.abspath(x.filename)
-        return cls(path, os.path.getsize(path), x.dtype.str, x.shape, int(x.offset))
+        return cls(path, os.path.getsize(path), x.dtype.str, x.shape, int(x.offset), address_of(path))
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows start ... stop - 1, as a memory map.
@@ -60,15 +66,61 @@ class MappedFile:
         ValueError
             When this machine does not see the file, or sees another one.
         """
-        found = os.path.getsize(self.path) if os.path.isfile(self.path) else None
+        path = self.path if self.address is None else _fetched(self.address)
+        found = os.path.getsize(path) if os.path.isfile(path) else None
         if found != self.n_bytes:
             state = "is not there" if found is None else f"has {found:,} bytes instead of {self.n_bytes:,}"
-            raise ValueError(
-                f"{self.path} {state} on the machine {platform.node()!r}; put it on storage that all machines see "
-                "under this path, or pass an array, which Ray carries to them"
+            remedy = (
+                f"{self.address} was written again meanwhile: start anew"
+                if self.address is not None
+                else "put it on storage that all machines see under this path, or pass an array, which Ray carries "
+                "to them"
             )
-        array = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+            raise ValueError(f"{path} {state} on the machine {platform.node()!r}; {remedy}")
+        array = np.memmap(path, self.dtype, "r", self.offset, self.shape)
         return array[start:stop]
+
+
+@lru_cache(maxsize=4)
+def _fetched(address: str) -> str:
+    """Local copy of a file; a process asks for it once, not for each task."""
+    return str(fetch_file(address))
+
+
+def open_features(path: str | os.PathLike[str]) -> np.memmap:
+    """A memory map of a .npy file, which may be at an address that fsspec knows, such as ``s3://bucket/x.npy``.
+
+    What is at an address is fetched once into the local cache (GRAPHCLUST_CACHE, else ``~/.cache/graphclust``). Search,
+    training and labels on a Ray cluster take the map as any other: each machine then fetches the file for itself, once.
+
+    Parameters
+    ----------
+    path : path or address
+
+    Returns
+    -------
+    memmap [N, d], read-only
+
+    Raises
+    ------
+    FileNotFoundError
+        When it is not there.
+    ValueError
+        When it is no .npy file that can be mapped.
+    """
+    place = resolve(path)
+    local = fetch_file(place) if isinstance(place, str) else place
+    if not local.is_file():
+        raise FileNotFoundError(f"there is no file {local}")
+    try:
+        array = np.load(local, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{place} is no .npy file that can be mapped ({error}); write it with numpy.save"
+        ) from error
+    if not isinstance(array, np.memmap):
+        raise ValueError(f"{place} is no .npy file; write it with numpy.save")
+    return array
 
 
 @dataclass(frozen=True)

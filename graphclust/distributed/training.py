@@ -7,7 +7,7 @@ import numbers
 import os
 import uuid
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import torch
 from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_features
-from graphclust._storage import inside, read_text, remove, resolve, write_text
+from graphclust._storage import filesystem, inside, read_text, remove, resolve, write_text
 from graphclust.distributed._ray import connect
 from graphclust.distributed.engine import RayEngine
 from graphclust.distributed.rows import FilePart, MappedFile, read
@@ -25,6 +25,10 @@ from graphclust.methods.base import DeepClusterer, draw_seed
 Model = TypeVar("Model", bound=DeepClusterer)
 
 _MODEL, _OUTCOME, _SEED, _NOTES = "model", "outcome.json", "seed.txt", "ray"
+
+#: Seconds between two looks at whether the cluster has room for more processes. Each change of their number costs
+#: what was trained since the last checkpoint, and half a minute to start.
+_RESIZE_EVERY = 60.0
 
 #: What a method says about its input. It would say so again: such an error ends the job, all others are tried again.
 _FINAL: dict[str, type[Exception]] = {
@@ -45,8 +49,9 @@ def fit(
 
     Ray Train starts the processes (PyTorch's process group: gloo, or NCCL with `use_gpu`); what they compute is said in
     `graphclust.training.processes`. When a machine or a process is lost, all processes start again, on the machines
-    that there are then, from the last checkpoint (every tenth epoch and after each stage), and end with the result of
-    an unbroken run. The same call with the same folder goes on too where the whole job was lost.
+    that there are then, from the last checkpoint (every tenth epoch, every five minutes and after each stage), and end
+    with the result of an unbroken run. With a range of `workers` they do so too when machines join, with more
+    processes. The same call with the same folder goes on where the whole job was lost.
 
     Parameters
     ----------
@@ -59,8 +64,8 @@ def fit(
         On storage that all machines share: for checkpoints, and the fitted model as ``model``. Addresses that fsspec
         knows, such as ``s3://bucket/run``, need its library for them on every machine.
     workers : int or (int, int)
-        Processes; least and most of them, where the job should go on with fewer while machines are missing and with
-        more when they join.
+        Processes; least and most of them, where the job should start and go on with fewer while machines are missing,
+        and with more when they join while it runs (looked for once a minute).
     engine : RayEngine, optional
         ``address`` of the cluster, ``cpus_per_task`` processors and threads of a process, ``max_retries`` how often
         training goes on after a loss. ``tasks_`` then counts the processes that each machine had at the end.
@@ -85,31 +90,30 @@ def fit(
     place = _place(folder)
     remove(place, _OUTCOME)
     ray = connect(engine.address)
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig
     from ray.train.torch import TorchTrainer
 
+    scaling = _scaling(ray, workers, engine, use_gpu)
     given = model.random_state
     seed = int(given) if isinstance(given, numbers.Integral) else _seed(place, given)
     settings = model.get_params(deep=False) | {
         "random_state": seed,
         "checkpoint": inside(place, "checkpoint"),
     }
-    resources = {"CPU": engine.cpus_per_task} | ({"GPU": 1} if use_gpu else {})
     job = {
         "model": type(model)(**settings),
         "data": _sent(ray, X),
         "folder": place,
         "threads": engine.cpus_per_task,
     }
-    count: Any = workers  # a pair only in recent versions of Ray
     trainer = TorchTrainer(
         _train,
         train_loop_config=job,
-        scaling_config=ScalingConfig(num_workers=count, use_gpu=use_gpu, resources_per_worker=resources),
+        scaling_config=scaling,
         # A name of its own: what goes on is our checkpoint, not Ray's record of an earlier job.
         run_config=RunConfig(
             name=uuid.uuid4().hex,
-            storage_path=str(inside(place, _NOTES)),
+            **_notes(place),
             failure_config=FailureConfig(max_failures=engine.max_retries),
         ),
     )
@@ -159,6 +163,34 @@ def _checked(model: Any, folder: Any, workers: Any, engine: Any) -> RayEngine:
     engine.check(torch.device("cpu"))
     model._check_parameters()
     return engine
+
+
+def _scaling(ray: Any, workers: Any, engine: RayEngine, use_gpu: bool) -> Any:
+    """Ray Train's settings for a number of processes, or a range of them."""
+    from ray.train import ScalingConfig
+
+    resources = {"CPU": engine.cpus_per_task} | ({"GPU": 1} if use_gpu else {})
+    if isinstance(workers, (tuple, list)):
+        if "elastic_resize_monitor_interval_s" not in {field.name for field in fields(ScalingConfig)}:
+            raise ValueError(
+                f"workers={workers!r}: the installed Ray {ray.__version__} trains with a fixed number of processes; "
+                "pass one number, or install a Ray with elastic training (pip install --upgrade ray)"
+            )
+        elastic: Any = {"num_workers": tuple(workers), "elastic_resize_monitor_interval_s": _RESIZE_EVERY}
+        return ScalingConfig(use_gpu=use_gpu, resources_per_worker=resources, **elastic)
+    return ScalingConfig(num_workers=workers, use_gpu=use_gpu, resources_per_worker=resources)
+
+
+def _notes(place: Path | str) -> dict[str, Any]:
+    """Where Ray Train keeps its own record of the job."""
+    notes = inside(place, _NOTES)
+    if isinstance(notes, Path):
+        return {"storage_path": str(notes)}
+    # By itself Ray would open the few addresses that pyarrow knows, and with other settings than fsspec has.
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    files, root = filesystem(notes)
+    return {"storage_path": root, "storage_filesystem": PyFileSystem(FSSpecHandler(files))}
 
 
 def _place(folder: str | os.PathLike[str]) -> Path | str:

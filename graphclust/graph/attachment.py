@@ -13,6 +13,7 @@ from graphclust._checks import check_count, check_features
 from graphclust.graph._indexes import is_exact_affordable
 from graphclust.graph._metrics import Metric
 from graphclust.graph.kernels import attached_weights, neighbor_edges
+from graphclust.graph.neighborhood import PartRows, around
 from graphclust.graph.search import NeighborSearch
 
 
@@ -76,11 +77,16 @@ def neighbors_in(graph: Any, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     )
 
 
-def attach(graph: Any, x_new: Any) -> Any:
+def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     """A sample graph with new samples joined to it, whose features and lists are `StackedRows`.
 
     What of a large graph a network reads for a few new samples is little; see `SampleGraph.attach` for the graph
     as a whole, the parameters and what is raised.
+
+    With `hops` it is the part of that graph that so many convolutions read for the new samples (`PartRows`), unless
+    this is a large one. Its nodes are in the order of the graph, the new samples the last, and its attribute ``part``
+    has their numbers there. Propagation weights that are computed from it are those of the whole graph at all edges
+    that the convolutions read. Neighbour lists it has none.
     """
     how = graph.construction
     if how.get("source") != "features" or "normalized" in how:
@@ -96,6 +102,10 @@ def attach(graph: Any, x_new: Any) -> Any:
     weight = attached_weights(neighbor_index, distance, how["kernel"], bandwidth, new, old, old_distance)
     edges = neighbor_edges(neighbor_index, n)
     edges, edge_weight = coalesce(edges, weight.flatten(), n + len(new), sort_by_row=False)
+    # The degrees of the nodes that the first convolution reads need the edges into them.
+    part = None if hops is None else around(graph.edge_index, n, neighbor_index.flatten().cpu(), hops)
+    if part is not None:
+        return _part_of(graph, StackedRows(old, new), edges, edge_weight, *part)
     attached = type(graph)(num_nodes=n + len(new))
     attached.x = StackedRows(old, new)
     attached.edge_index = torch.cat([graph.edge_index, edges], dim=1)
@@ -104,4 +114,22 @@ def attach(graph: Any, x_new: Any) -> Any:
     attached["neighbor_distance"] = StackedRows(old_distance, distance)
     attached.num_old = n
     attached.construction = how
+    return attached
+
+
+def _part_of(
+    graph: Any, x: StackedRows, edges: Tensor, edge_weight: Tensor, nodes: Tensor, columns: Tensor
+) -> Any:
+    """Old nodes and edges (columns of edge_index) that are near new samples, these, and the edges into them."""
+    n = len(x.first)
+    nodes = torch.cat([nodes, torch.arange(n, len(x))])
+    device = graph.edge_index.device
+    every = torch.cat([graph.edge_index[:, columns.to(device)].cpu(), edges.cpu()], dim=1)
+    attached = type(graph)(num_nodes=len(nodes))
+    attached.x = PartRows(x, nodes)
+    attached.edge_index = torch.searchsorted(nodes, every).to(device)
+    attached.edge_weight = torch.cat([graph.edge_weight[columns.to(device)], edge_weight])
+    attached.num_old = len(nodes) - len(x.second)
+    attached.part = nodes
+    attached.construction = graph.construction
     return attached

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from graphclust._files import new_map
 from graphclust.graph import storage
 from graphclust.graph._engines import load_faiss
 from graphclust.graph._metrics import Rows
@@ -185,19 +186,7 @@ class JoinState:
                 return array
         if 0 in shape:
             shape = tuple(max(1, size) for size in shape)
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        try:
-            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash in the middle
-                with open(path, "r+b") as stream:
-                    os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            del array
-            path.unlink(missing_ok=True)
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            raise OSError(
-                error.errno,
-                f"no room for {size:,} bytes in {str(self.folder)!r}; free some, or pass folder= on another disk",
-            ) from error
+        array = new_map(path, shape, dtype, "or pass folder= on another disk")
         self._arrays[name] = array
         return array
 

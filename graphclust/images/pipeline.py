@@ -30,6 +30,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+class NothingReadable(ValueError):
+    """None of the images can be read; `skipped` says of each why."""
+
+    skipped: list[Skipped]
+
+
 @dataclass(eq=False)
 class Encoded:
     """Rows of the images that could be read [N, ...], where they come from, and the time it took."""
@@ -56,7 +62,7 @@ def encode_all(
 
     Raises
     ------
-    ValueError
+    NothingReadable
         If no image can be read.
     """
     if workers is None:
@@ -109,10 +115,12 @@ def encode_all(
         seconds = progress.seconds
     if not items:
         reasons = Counter(entry.reason.partition(":")[0] for entry in opened.skipped).most_common(4)
-        raise ValueError(
+        error = NothingReadable(
             f"{opened.where} holds no image that can be read ({', '.join(f'{n:,} {why}' for why, n in reasons)}): "
             "give PNG, JPEG, TIFF, BMP, GIF or WebP files"
         )
+        error.skipped = opened.skipped
+        raise error
     progress.finish(len(opened.skipped))
     return Encoded(_stack([store[digest] for digest in digests]), items, seconds)
 

@@ -128,11 +128,7 @@ def read_images(
         # Damaged metadata, and sizes below the limit: what cannot be read is listed.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        if isinstance(features, str) and features == "auto":
-            features = "pixels" if are_small(opened) else EFFICIENTNET_LAYERS
-            if mirror == "auto" and features != "pixels":
-                mirror = "horizontal"
-        mirror = "none" if mirror == "auto" else mirror
+        features, mirror = chosen_features(opened, features, mirror)
         if isinstance(features, str) and features == "pixels":
             if mirror != "none":
                 raise ValueError(
@@ -170,6 +166,15 @@ def read_images(
         "unit_length": unit_length,
     }
     return _collection(rows, opened, encoded, settings)
+
+
+def chosen_features(opened: Source, features: Any, mirror: str) -> tuple[Any, str]:
+    """What "auto" stands for, of `features` and `mirror`, for the images of a source."""
+    if isinstance(features, str) and features == "auto":
+        features = "pixels" if are_small(opened) else EFFICIENTNET_LAYERS
+        if mirror == "auto" and features != "pixels":
+            mirror = "horizontal"
+    return features, "none" if mirror == "auto" else mirror
 
 
 def _of_pixels(x: NDArray[np.float32], opened: Source, encoded: Encoded, resize: str) -> Images:

@@ -18,11 +18,13 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator
 
-from graphclust._storage import fetch, resolve, sending
+from graphclust._files import naming_full_disk
+from graphclust._storage import fetch, file_checksum, resolve, sending
 
 FORMAT_VERSION = 1
 _META = "estimator.json"
-_FILES = {_META, "model.safetensors", "results.safetensors", "graph"}
+_CHECKSUMS = "checksums.json"
+_FILES = {_META, _CHECKSUMS, "model.safetensors", "results.safetensors", "keys.safetensors", "graph"}
 _SPARSE = ("data", "indices", "indptr")
 _KEYS = {"method", "parameters", "callables", "n_features", "feature_names"}
 Estimator = TypeVar("Estimator", bound=BaseEstimator)
@@ -58,7 +60,9 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with naming_full_disk(folder.parent, "the model"):
+            yield partial
+            _note_checksums(partial)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(folder, previous)
@@ -84,6 +88,32 @@ def saved_folder(folder: str | Path) -> Path:
     folder = place
     previous = _beside(folder, "previous")
     return previous if not folder.exists() and previous.exists() else folder
+
+
+def _note_checksums(folder: Path) -> None:
+    """Write size and CRC-32 of the tensors' files; the graph has its own."""
+    found = {path.name: file_checksum(path) for path in sorted(folder.glob("*.safetensors"))}
+    (folder / _CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def _compare_checksums(folder: Path) -> None:
+    """Raise ValueError where a file's content is not what was saved."""
+    path = folder / _CHECKSUMS
+    if not path.exists():  # a folder older than checksums, or one that was fetched and compared
+        return
+    try:
+        noted = {name: int(value) for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): fit and save again") from error
+    for name, checksum in noted.items():
+        file = folder / Path(name).name
+        if not file.exists():
+            raise ValueError(f"the model in {folder} cannot be read: {name} is missing; fit and save again")
+        if file_checksum(file) != checksum:
+            raise ValueError(
+                f"the model in {folder} cannot be read: {name} has another checksum than when it was saved, its "
+                "content changed or is not complete; restore it, or fit and save again"
+            )
 
 
 def _beside(folder: Path, what: str) -> Path:
@@ -140,6 +170,7 @@ def unfitted(
 ) -> tuple[Estimator, dict[str, Any]]:
     """The estimator of a folder with its parameters and the names of its features, and the JSON part."""
     meta = read_meta(folder, *more)
+    _compare_checksums(folder)
     if meta["method"] != cls.__name__:
         raise ValueError(
             f"{folder} holds a {meta['method']}, not a {cls.__name__}: use graphclust.load(folder)"

@@ -76,6 +76,10 @@ class FusedClusterer(GraphClusterer, FineTuned):
         """Convolutions: one for each layer of the encoder, and one to the clusters."""
         return len(tuple(self.hidden_channels)) + 2
 
+    def _hops(self) -> int | None:
+        # A layer of the user's may look further than one hop.
+        return self._n_layers if isinstance(self.conv, str) else None
+
     def _build(self, n_features: int) -> Any:
         return FusionNetwork(
             FeatureScale(n_features),

@@ -119,12 +119,16 @@ class GraphClusterer(DeepClusterer):
                 "SampleGraph that holds the samples and their edges"
             )
         attached = self._attach(features)
-        n_old = self.graph_.num_nodes
-        return self._source(attached, self._device), torch.arange(n_old, n_old + len(features))
+        n = attached.num_nodes
+        return self._source(attached, self._device), torch.arange(n - len(features), n)
 
     def _attach(self, features: Tensor) -> SampleGraph:
-        """The training graph with new samples joined to it; the features of both lie where they are."""
-        return attach(self.graph_, features)
+        """The training graph, or the part of it that counts, with new samples joined to it; no features are copied."""
+        return attach(self.graph_, features, self._hops())
+
+    def _hops(self) -> int | None:
+        """Convolutions that a label depends on and no further edge; None where it may depend on all of the graph."""
+        return None
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from graphclust._files import replacing
+from graphclust._files import naming_full_disk, replacing
 from graphclust._storage import fetch, resolve, sending, version_at
 
 FORMAT_VERSION = 1
@@ -29,9 +30,11 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], meta: dict[str, A
         with sending(place) as local:
             write_checkpoint(local, tensors, meta)
         return
-    header = {"graphclust": json.dumps({"format_version": FORMAT_VERSION, **meta})}
-    with replacing(place / FILE_NAME) as partial:
-        save_file(_separate(tensors), partial, metadata=header)
+    separate = _separate(tensors)
+    noted = {"format_version": FORMAT_VERSION, "crc32": _checksum(separate), **meta}
+    header = {"graphclust": json.dumps(noted)}
+    with replacing(place / FILE_NAME) as partial, naming_full_disk(place, "the checkpoint"):
+        save_file(separate, partial, metadata=header)
 
 
 def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -63,7 +66,20 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | 
             f"the checkpoint {path} has format version {meta.get('format_version')}, this graphclust reads "
             f"version {FORMAT_VERSION}: delete it to start anew"
         )
+    if "crc32" in meta and _checksum(tensors) != meta.pop("crc32"):
+        raise ValueError(
+            f"the checkpoint {path} has another checksum than when it was written: its content changed; restore it, or "
+            "delete it to start anew"
+        )
     return tensors, meta
+
+
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 of the tensors' bytes, in the order of their names."""
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
+    return found
 
 
 def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

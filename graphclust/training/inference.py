@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from graphclust._files import replacing
+from graphclust._files import new_map, replacing
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.convolutions import AnyConv
 from graphclust.nn.fusion import GraphFusion
@@ -131,7 +131,7 @@ def _tables(
         return {name: np.empty(shape, dtype) for name, (shape, dtype) in shapes.items()}
     files = {name: stack.enter_context(replacing(Path(out) / f"{name}.npy")) for name in shapes}
     return {
-        name: np.lib.format.open_memmap(files[name], "w+", dtype, shape)
+        name: new_map(files[name], shape, dtype, "or name a folder on another disk in out=")
         for name, (shape, dtype) in shapes.items()
     }
 

@@ -31,6 +31,9 @@ from graphclust.training.stage import Loss, Stage, Step
 
 History = list[dict[str, Any]]
 
+#: Seconds after which a checkpoint is due, however few epochs went by: no loss costs more than this and an epoch.
+_CHECKPOINT_AFTER = 300.0
+
 
 def choose_device(device: str | torch.device | None) -> torch.device:
     """The device asked for; None or "auto" takes CUDA, else the CPU (Apple's MPS lacks the sparse products)."""
@@ -145,7 +148,7 @@ class Trainer:
     checkpoint : path or None
         Folder for checkpoints; if it holds one of this same run, training goes on from there.
     checkpoint_every : int, default=10
-        Epochs between checkpoints; one is also written after each stage.
+        Epochs between checkpoints; one is also written after each stage, and after five minutes without one.
     verbose : bool
     """
 
@@ -166,6 +169,7 @@ class Trainer:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
         self.verbose = verbose
+        self._saved_at = time.monotonic()
 
     def fit(
         self,
@@ -253,7 +257,8 @@ class Trainer:
             run.history.append(record)
             last = epoch + 1 == stage.epochs or calm >= stage.patience
             run.progress.epoch(record, stage.epochs, last=last)
-            if last or (epoch + 1) % self.checkpoint_every == 0:
+            overdue = time.monotonic() - self._saved_at > _CHECKPOINT_AFTER
+            if last or overdue or (epoch + 1) % self.checkpoint_every == 0:
                 self._save(run, running, *((number + 1, 0) if last else (number, epoch + 1)))
             if last:
                 break
@@ -342,6 +347,7 @@ class Trainer:
 
     def _save(self, run: _Run, running: _RunningStage, stage: int, epoch: int) -> None:
         """Write a checkpoint from which training goes on with `epoch` epochs of stage number `stage` done."""
+        self._saved_at = time.monotonic()
         if self.checkpoint is None or not self.processes.is_first:
             return
         tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import graphclust.distributed
 from graphclust.distributed import RayEngine, predict
 from graphclust.graph import NeighborSearch, SampleGraph
+from graphclust.images import read_images
 from graphclust.methods import AEKMeans, ConsensusClustering
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install graphclust[distributed]")
@@ -190,6 +194,35 @@ def test_a_file_that_the_machines_do_not_see(cluster: Any, x: np.ndarray, tmp_pa
         search.self_neighbors(3)
 
 
+def test_features_of_images(cluster: Any, second: Any, digits: Any, tmp_path: Path) -> None:
+    """By two machines as by one, in the same order; what cannot be read is listed."""
+    for number, image in enumerate(digits[0][:30]):
+        pixels = Image.fromarray((image.reshape(8, 8) * 255).astype(np.uint8)).resize((80 + number, 80))
+        pixels.save(tmp_path / f"{number:03}.png")
+    for number in (4, 5, 6, 17):  # a whole block, and one in another
+        (tmp_path / f"{number:03}.png").write_bytes(b"no image")
+
+    def means(images: np.ndarray) -> np.ndarray:
+        return images.reshape(len(images), 8, -1).mean(axis=2)
+
+    expected = read_images(tmp_path, means, cache=None)
+    engine = RayEngine(block_rows=3)
+    importlib.import_module("ray.cloudpickle").register_pickle_by_value(sys.modules[__name__])
+    found = graphclust.distributed.read_images(tmp_path, means, cache=None, engine=engine)
+    np.testing.assert_array_equal(found.x, expected.x)
+    assert found.paths == expected.paths and len(found) == 26
+    assert found.skipped == expected.skipped and len(found.skipped) == 4
+    assert found.settings == expected.settings
+    assert found.open(3).size == expected.open(3).size
+    assert sum(engine.tasks_.values()) == 10
+    with pytest.raises(ValueError, match="features are pixels"):
+        graphclust.distributed.read_images(tmp_path, "pixels")
+    with pytest.raises(ValueError, match="not made of image files alone"):
+        graphclust.distributed.read_images(np.zeros((5, 80, 80), np.uint8), means)
+    with pytest.raises(ValueError, match="no image that can be read"):
+        graphclust.distributed.read_images(tmp_path / "017.png", means, cache=None)
+
+
 @pytest.mark.parametrize("method", [ConsensusClustering, AEKMeans])
 def test_labels_in_blocks(cluster: Any, digits: Any, tmp_path: Path, method: Any) -> None:
     """A method that joins new samples to its graph, and one with a network alone."""
@@ -208,3 +241,38 @@ def test_labels_in_blocks(cluster: Any, digits: Any, tmp_path: Path, method: Any
     np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected)
     with pytest.raises(ValueError, match="features"):
         predict(tmp_path / "model", x[:5, :3])
+
+
+def test_labels_while_a_node_comes_and_goes(
+    cluster: Any, digits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that joins labels blocks; what it had under way when it is killed is done again on the other."""
+    x = digits[0]
+    model = AEKMeans(10, random_state=0, hidden_channels=(32,), pretrain_epochs=2).fit(x[:600])
+    model.save(tmp_path / "model")
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+    engine = RayEngine(block_rows=10)
+    inference = importlib.import_module("graphclust.distributed.inference")
+    run_blocks, events = inference.run_blocks, {}
+
+    def watched(*arguments: Any) -> Iterator:
+        for number, block in enumerate(run_blocks(*arguments)):
+            yield block  # counted by then
+            if number == 3:
+                assert set(engine.tasks_) == {cluster.head_node.node_id}
+                events["added"] = add_node(cluster)
+            elif "killed" not in events and "added" in events:
+                if engine.tasks_[events["added"].node_id]:
+                    cluster.remove_node(events["added"], allow_graceful=False)  # by SIGKILL
+                    events["killed"] = number
+                else:
+                    time.sleep(0.2)
+
+    monkeypatch.setattr(inference, "run_blocks", watched)
+    found = predict(tmp_path / "model", x, engine=engine)
+    assert "killed" in events, "the added node did nothing before all blocks had labels"
+    assert events["killed"] < 179  # of 180 blocks: some were left to do
+    assert engine.tasks_[events["added"].node_id] > 0
+    assert sum(engine.tasks_.values()) == 180
+    np.testing.assert_array_equal(found, model.predict(x))

@@ -1,4 +1,4 @@
-"""Training on Ray's own test cluster: several nodes, one of them killed in the middle, one added."""
+"""Training on Ray's own test cluster: several nodes, killed in the middle, and added while it runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 
 import graphclust.distributed
 from graphclust.distributed import RayEngine
 from graphclust.methods import DEC, KMeans
+from graphclust.training.checkpoint import read_checkpoint
 
 STORE = 100 << 20
+
+
+def runtime_context() -> Any:
+    """Ray's, of the process that trains."""
+    return importlib.import_module("ray").get_runtime_context()
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -28,7 +35,7 @@ class Holding(DEC):
     Parameters
     ----------
     place : str
-        Folder of that file; ``reached`` is written there.
+        Folder of that file; ``reached`` is written there, and for each process which machine it is on, and of how many.
     """
 
     place: str = ""
@@ -37,6 +44,7 @@ class Holding(DEC):
         hold = Path(self.place) / "hold"
         if hold.exists():
             hold.with_name("reached").touch()
+            hold.with_name(f"{dist.get_world_size()}-{runtime_context().get_node_id()}").touch()
             while hold.exists():
                 time.sleep(0.05)
         return super()._loss(model, batch)
@@ -127,6 +135,56 @@ def test_a_node_is_killed_and_one_added(
     assert engine.tasks_ == {cluster.head_node.node_id: 1, third.node_id: 1}
     np.testing.assert_array_equal(fitted.labels_, unbroken[0].labels_)
     np.testing.assert_array_equal(fitted.probabilities_, unbroken[0].probabilities_)
+
+
+@pytest.mark.slow
+def test_a_node_added_while_it_trains_is_used(
+    cluster: Any, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun by one process, the training goes on with two from its checkpoint; nothing was lost, nothing killed."""
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+    head = cluster.head_node.node_id
+    training = importlib.import_module("graphclust.distributed.training")
+    monkeypatch.setattr(training, "_RESIZE_EVERY", 3.0)
+    (tmp_path / "hold").touch()
+    engine = RayEngine(max_retries=0)  # what joins is no failure
+    pool = ThreadPoolExecutor(1)
+    settings: dict[str, Any] = {"folder": tmp_path, "workers": (1, 2), "engine": engine}
+    job = pool.submit(graphclust.distributed.fit, model(tmp_path), x, **settings)
+
+    def wait_for(*names: str) -> None:
+        while not all((tmp_path / name).exists() for name in names) and not job.done():
+            time.sleep(0.1)
+
+    try:
+        wait_for(f"1-{head}")
+        before = read_checkpoint(tmp_path / "checkpoint")
+        added = add_node(cluster)
+        wait_for(f"2-{head}", f"2-{added.node_id}")  # both are in a step of the last stage
+        (tmp_path / "hold").unlink()
+        fitted = job.result(timeout=600)
+    finally:
+        (tmp_path / "hold").unlink(missing_ok=True)
+        pool.shutdown(wait=False)
+    assert engine.tasks_ == {head: 1, added.node_id: 1}
+    assert before is not None
+    assert fitted.history_[:3] == before[1]["history"]  # with the seconds that one process took for them
+    alone = model(tmp_path).fit(x)
+    assert np.mean(alone.labels_ == fitted.labels_) > 0.98
+
+
+def test_a_ray_without_elastic_training_takes_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = pytest.importorskip("ray.train", reason="needs Ray Train: pip install graphclust[distributed]")
+
+    @dataclass
+    class Old:
+        num_workers: int
+
+    monkeypatch.setattr(train, "ScalingConfig", Old)
+    training: Any = importlib.import_module("graphclust.distributed.training")
+    with pytest.raises(ValueError, match=r"workers=\(1, 2\): the installed Ray .* fixed number of processes"):
+        training._scaling(importlib.import_module("ray"), (1, 2), RayEngine(), False)
 
 
 # -- without a cluster -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import graphclust.graph._indexes as indexes
 import graphclust.graph.self_join as self_join
 import graphclust.graph.self_join_plan as plan
 import graphclust.graph.self_join_state as state_module
+from graphclust import _files
 from graphclust.graph import NeighborSearch, SampleGraph
 from graphclust.graph._metrics import Metric, Rows
 from graphclust.graph.self_join_codes import Codes, distances_to, nearest_of, search_exactly
@@ -393,7 +394,7 @@ def test_a_full_disk_is_one_error(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(state_module.os, "posix_fallocate", full)
+    monkeypatch.setattr(_files.os, "posix_fallocate", full)
     with pytest.raises(OSError, match=r"no room for .* bytes.*pass folder= on another disk"):
         NeighborSearch(index="self-join").fit(blobs(1000)).self_neighbors(5, folder=tmp_path / "state")
 

@@ -81,6 +81,44 @@ def test_a_fresh_process_predicts_the_same(
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), fitted.predict_proba(x[200:]), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "results.safetensors"])
+def test_changed_content_is_named(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    content = bytearray((copy / name).read_bytes())
+    content[-3] ^= 1  # one bit of a number
+    (copy / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} has another checksum than when it was saved"):
+        graphclust.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        graphclust.load(copy)
+
+
+def test_a_folder_without_checksums_is_read(folder: Path, tmp_path: Path, fitted: VGDCN) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "checksums.json").unlink()
+    np.testing.assert_array_equal(graphclust.load(copy).labels_, fitted.labels_)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits on file sizes are POSIX's")
+def test_a_full_disk_leaves_the_older_model(folder: Path, tmp_path: Path, fitted: VGDCN) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    code = f"""
+import resource, signal, graphclust
+model = graphclust.load({str(copy)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, 1 << 14))
+try:
+    model.save({str(copy)!r})
+except OSError as error:
+    print("refused", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "refused" in done.stdout and "no room for the model" in done.stdout
+    np.testing.assert_array_equal(graphclust.load(copy).labels_, fitted.labels_)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "model"]
+
+
 def test_nothing_is_pickled(folder: Path) -> None:
     found = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.suffix for path in found} == {".json", ".npy", ".safetensors"}
@@ -205,6 +243,9 @@ class TestDamage:
     def test_files_of_two_models(self, folder: Path, x: np.ndarray, tmp_path: Path) -> None:
         other = VGDCN(5, **{**TINY, "latent_dim": 3}).fit(x[:100]).save(tmp_path / "other")
         shutil.copy(other / "model.safetensors", folder)
+        with pytest.raises(ValueError, match="cannot be read: model.safetensors has another checksum"):
+            graphclust.load(folder)
+        (folder / "checksums.json").unlink()  # as in folders of older versions
         with pytest.raises(ValueError, match="cannot be read: .*size mismatch"):
             graphclust.load(folder)
         shutil.copy(folder / "model.safetensors", folder / "results.safetensors")

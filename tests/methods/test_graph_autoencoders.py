@@ -191,6 +191,11 @@ class TestDAEGC:
 
 
 class TestDFCN:
+    def test_saved_over_an_older_one(self, fitted, tmp_path):
+        for _ in range(2):
+            fitted[DFCN].save(tmp_path / "model")
+        np.testing.assert_array_equal(graphclust.load(tmp_path / "model").labels_, fitted[DFCN].labels_)
+
     def test_stages(self, fitted):
         stages = [record["stage"] for record in fitted[DFCN].history_]
         assert list(dict.fromkeys(stages)) == ["pretraining", "graph", "joint", "clustering"]

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -130,3 +132,36 @@ def test_optimizer_goes_on_where_it_was(tmp_path, fused):
     fresh[0].data.copy_(first[0].data)
     step(fresh, fresh_optimizer, 4)
     assert not torch.equal(fresh[0], whole[0])  # the moments matter
+
+
+def test_changed_content_is_named(tmp_path):
+    write_checkpoint(tmp_path, tensors(), META)
+    path = tmp_path / "checkpoint.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # one bit of a number
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match="another checksum than when it was written.*delete it to start anew"
+    ):
+        read_checkpoint(tmp_path)
+    assert path.read_bytes() == content  # left for whoever can mend it
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits on file sizes are POSIX's")
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path):
+    write_checkpoint(tmp_path, tensors(), META)
+    code = f"""
+import resource, signal, torch
+from graphclust.training.checkpoint import write_checkpoint
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    write_checkpoint({str(tmp_path)!r}, {{"a": torch.zeros(1 << 20)}}, {{}})
+except OSError as error:
+    print("refused", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "refused" in done.stdout and "no room for the checkpoint" in done.stdout
+    found, _ = read_checkpoint(tmp_path)
+    assert found.keys() == tensors().keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]

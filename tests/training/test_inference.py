@@ -6,9 +6,11 @@ import torch
 from torch_geometric import nn as pyg
 from torch_geometric.data import Data
 
+from graphclust import _files
 from graphclust.graph import SampleGraph
 from graphclust.nn import AutoEncoder, FeatureScale, FusionNetwork, GaussianMixture
 from graphclust.training import BatchSource, in_blocks, layerwise_logits
+from graphclust.training.inference import collect as collect_labels
 
 N, WIDTHS = 140, (64, 16, 24, 6, 3)
 
@@ -135,3 +137,18 @@ def test_in_blocks_reads_a_memory_map_piece_by_piece(tmp_path):
     assert sizes == [30, 30, 30, 10]
     assert not out.requires_grad
     np.testing.assert_allclose(out.numpy(), x.sum(axis=1, keepdims=True).repeat(2, axis=1))
+
+
+def test_a_full_disk_is_an_error_before_the_first_label(tmp_path, monkeypatch):
+    """Maps of a file that the disk has no room for end the process when they are written to."""
+    first = collect_labels([torch.eye(3)], 3, tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_files.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"no room for .* bytes in .* on another disk in out="):
+        collect_labels(iter([torch.zeros(2, 3)]), 2, tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), first.labels)  # the older result
+    names = {"labels.npy", "top_indices.npy", "top_probabilities.npy"}
+    assert {path.name for path in tmp_path.iterdir()} == names

@@ -12,6 +12,7 @@ from torch import nn
 
 from graphclust.graph import SampleGraph
 from graphclust.training import BatchSource, Stage, Step, Trainer, choose_device, choose_precision
+from graphclust.training.checkpoint import read_checkpoint
 
 
 def build(graph, seed=0):
@@ -169,6 +170,14 @@ def test_killed_anywhere_and_resumed_ends_like_the_unbroken_run(graph, unbroken,
         with pytest.raises(Killed):
             run(graph, checkpoint=folder, checkpoint_every=every, break_at=[step])
         assert_same(run(graph, checkpoint=folder, checkpoint_every=every), unbroken)
+
+
+def test_long_epochs_are_saved_before_the_tenth(graph, unbroken, tmp_path, monkeypatch):
+    monkeypatch.setattr("graphclust.training.trainer._CHECKPOINT_AFTER", 0.0)
+    with pytest.raises(Killed):
+        run(graph, checkpoint=tmp_path, break_at=[7])  # in the third epoch of the first stage
+    assert read_checkpoint(tmp_path)[1]["epoch"] == 2
+    assert_same(run(graph, checkpoint=tmp_path), unbroken)
 
 
 def test_killed_again_and_again(graph, unbroken, tmp_path):

@@ -1,0 +1,78 @@
+"""What a network reads of a large graph for a few new samples: found without reading the rest, labels the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from graphclust import VGDCN, SampleGraph
+from graphclust.graph import neighborhood
+from graphclust.graph.attachment import StackedRows, attach
+from graphclust.graph.neighborhood import PartRows, around
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    """Samples along a line: few hops lead to few of them."""
+    noise = np.random.default_rng(0).normal(size=(3000, 8))
+    return (noise + np.linspace(0, 3000, 3000)[:, None]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def graph(x: np.ndarray) -> SampleGraph:
+    return SampleGraph.from_features(x, 4)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 4])
+@pytest.mark.parametrize("piece", [7, 1 << 22])
+def test_nodes_and_edges_against_brute_force(
+    graph: SampleGraph, hops: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighborhood, "_PIECE", piece)
+    start = torch.tensor([2000, 17, 17, 400])
+    found = around(graph.edge_index, 3000, start, hops)
+    assert found is not None
+    source, target = graph.edge_index.tolist()
+    reached, inner = set(start.tolist()), set()
+    for _ in range(hops):
+        inner = set(reached)
+        reached |= {s for s, t in zip(source, target) if t in inner}
+    assert found[0].tolist() == sorted(reached)
+    assert found[1].tolist() == [column for column, t in enumerate(target) if t in inner]
+
+
+def test_what_is_no_small_part_or_in_another_order(graph: SampleGraph) -> None:
+    start = torch.arange(0, 3000, 10)
+    assert around(graph.edge_index, 3000, start, 3) is None
+    assert around(graph.edge_index.flip(1), 3000, start[:2], 1) is None
+    assert around(graph.edge_index, 3000, start[:2], 1) is not None
+    assert attach(graph, graph.x[::10] + 0.1, 3).get("part") is None
+
+
+def test_rows_of_a_part(graph: SampleGraph) -> None:
+    table, rows = torch.arange(30.0).view(10, 3), torch.tensor([1, 4, 7, 9])
+    part = PartRows(StackedRows(table[:5], table[5:]), rows)
+    assert part.shape == (4, 3) and len(part) == 4 and part.dtype == torch.float32
+    assert torch.equal(part[torch.tensor([3, 0])], table[[9, 1]])
+    assert torch.equal(part[1:3], table[[4, 7]])
+
+
+@pytest.mark.parametrize("normalization", ["symmetric", "row"])
+@pytest.mark.parametrize("conv", ["gcn", "gat", "sage", "gin"])
+def test_labels_are_those_of_the_whole_graph(
+    x: np.ndarray, graph: SampleGraph, conv: str, normalization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: dict[str, Any] = {"hidden_channels": (16,), "pretrain_epochs": 2, "branch_epochs": 2, "epochs": 2}
+    model: Any = VGDCN(5, conv=conv, normalization=normalization, random_state=0, batch_size=500, **small)
+    model.fit(graph)
+    new = x[[1500, 7, 2990, 7]] + np.float32(0.3)
+    source, nodes = model._new_samples(new)
+    assert source.n_samples < 200 and nodes.tolist() == list(range(source.n_samples - 4, source.n_samples))
+    found = model.predict_proba(new)
+    monkeypatch.setattr(VGDCN, "_hops", lambda self: None)
+    source, nodes = model._new_samples(new)
+    assert source.n_samples == 3004 and nodes.tolist() == [3000, 3001, 3002, 3003]
+    np.testing.assert_allclose(found, model.predict_proba(new), rtol=0, atol=1e-6)
