@@ -30,6 +30,8 @@ from graphclust.training.progress import TrainingProgress
 from graphclust.training.stage import Loss, Stage, Step
 
 History = list[dict[str, Any]]
+#: Most seconds of training that a kill may cost, however long an epoch takes; a longer epoch is lost whole.
+_MOST_SECONDS_LOST = 300.0
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -145,7 +147,7 @@ class Trainer:
     checkpoint : path or None
         Folder for checkpoints; if it holds one of this same run, training goes on from there.
     checkpoint_every : int, default=10
-        Epochs between checkpoints; one is also written after each stage.
+        Epochs between checkpoints; one is also written after each stage, and when the last is five minutes old.
     verbose : bool
     """
 
@@ -243,6 +245,7 @@ class Trainer:
         if stage.epochs <= resumed.epoch or not parameters:
             return
         running = self._set_up(run, stage, number, parameters, resumed)
+        written = time.monotonic()
         calm = 0
         for record in run.history[len(run.history) - resumed.epoch :]:
             calm = self._calm_epochs(record, stage, calm)
@@ -253,7 +256,9 @@ class Trainer:
             run.history.append(record)
             last = epoch + 1 == stage.epochs or calm >= stage.patience
             run.progress.epoch(record, stage.epochs, last=last)
-            if last or (epoch + 1) % self.checkpoint_every == 0:
+            late = time.monotonic() - written >= _MOST_SECONDS_LOST
+            if last or late or (epoch + 1) % self.checkpoint_every == 0:
+                written = time.monotonic()
                 self._save(run, running, *((number + 1, 0) if last else (number, epoch + 1)))
             if last:
                 break

@@ -12,6 +12,7 @@ from torch import nn
 
 from graphclust.graph import SampleGraph
 from graphclust.training import BatchSource, Stage, Step, Trainer, choose_device, choose_precision
+from graphclust.training import trainer as trainer_module
 
 
 def build(graph, seed=0):
@@ -169,6 +170,19 @@ def test_killed_anywhere_and_resumed_ends_like_the_unbroken_run(graph, unbroken,
         with pytest.raises(Killed):
             run(graph, checkpoint=folder, checkpoint_every=every, break_at=[step])
         assert_same(run(graph, checkpoint=folder, checkpoint_every=every), unbroken)
+
+
+def test_long_epochs_are_saved_before_the_tenth(graph, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        trainer_module, "write_checkpoint", lambda *a: written.append((a[2]["stage"], a[2]["epoch"]))
+    )
+    run(graph, checkpoint=tmp_path)
+    seldom, written[:] = list(written), []
+    monkeypatch.setattr(trainer_module, "_MOST_SECONDS_LOST", 0.0)
+    run(graph, checkpoint=tmp_path)
+    assert seldom == [(1, 0), (3, 0), (4, 0)]
+    assert written == [(0, 1), (0, 2), (1, 0), (2, 1), (2, 2), (2, 3), (3, 0), (3, 1), (3, 2), (4, 0)]
 
 
 def test_killed_again_and_again(graph, unbroken, tmp_path):
