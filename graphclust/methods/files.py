@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import textwrap
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     if isinstance(place, str):
         with sending(place) as partial:
             yield partial
+            _write_checksums(partial)
         return
     folder = place
     if folder.exists() and not folder.is_dir():
@@ -59,6 +61,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     partial.mkdir()
     try:
         yield partial
+        _write_checksums(partial)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(folder, previous)
@@ -107,6 +110,33 @@ def write_meta(folder: Path, estimator: Any, **more: Any) -> None:
     (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
+def _write_checksums(folder: Path) -> None:
+    """Add the CRC-32 of the files of tensors to the JSON part, once all of them are written."""
+    path = folder / _META
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    meta["checksums"] = {file.name: _checksum(file) for file in sorted(folder.glob("*.safetensors"))}
+    path.write_text(json.dumps(meta, indent=1), encoding="utf-8")
+
+
+def _check_checksums(folder: Path, meta: dict[str, Any]) -> None:
+    """Raise ValueError where a file of tensors changed: a network with one other weight may give other labels."""
+    for name, wanted in meta.get("checksums", {}).items():  # a folder of an earlier version has none
+        path = folder / name
+        if path.exists() and _checksum(path) != wanted:
+            raise ValueError(
+                f"the model in {folder} cannot be read: {name} is not what was saved (its checksum differs); copy it "
+                "again, or fit and save again"
+            )
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 24):
+            found = zlib.crc32(block, found)
+    return found
+
+
 def has_meta(folder: Path) -> bool:
     """Whether an estimator was saved in the folder."""
     return (folder / _META).is_file()
@@ -144,6 +174,7 @@ def unfitted(
         raise ValueError(
             f"{folder} holds a {meta['method']}, not a {cls.__name__}: use graphclust.load(folder)"
         )
+    _check_checksums(folder, meta)
     missing = [name for name in meta["callables"] if name not in callables]
     if missing:
         raise ValueError(

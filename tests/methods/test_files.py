@@ -202,9 +202,26 @@ class TestDamage:
         with pytest.raises(ValueError, match="cannot be read"):
             graphclust.load(folder)
 
+    @pytest.mark.parametrize("name", ["model.safetensors", "results.safetensors"])
+    def test_one_damaged_byte(self, folder: Path, name: str) -> None:
+        """A weight that changed would give other labels without a word."""
+        content = bytearray((folder / name).read_bytes())
+        content[-9] ^= 0xFF
+        (folder / name).write_bytes(content)
+        with pytest.raises(
+            ValueError, match=f"cannot be read: {name} is not what was saved.*fit and save again"
+        ):
+            graphclust.load(folder)
+
     def test_files_of_two_models(self, folder: Path, x: np.ndarray, tmp_path: Path) -> None:
         other = VGDCN(5, **{**TINY, "latent_dim": 3}).fit(x[:100]).save(tmp_path / "other")
         shutil.copy(other / "model.safetensors", folder)
+        with pytest.raises(ValueError, match=r"cannot be read: model.safetensors is not what was saved"):
+            graphclust.load(folder)
+        # A folder that was saved before there were checksums.
+        meta = json.loads((folder / "estimator.json").read_text(encoding="utf-8"))
+        del meta["checksums"]
+        (folder / "estimator.json").write_text(json.dumps(meta), encoding="utf-8")
         with pytest.raises(ValueError, match="cannot be read: .*size mismatch"):
             graphclust.load(folder)
         shutil.copy(folder / "model.safetensors", folder / "results.safetensors")
