@@ -34,7 +34,8 @@ def main() -> None:
         model = VGDCN(
             n_clusters=10,
             conv=conv,
-            # The four named ones begin with the encoder's weights, any other at random: it takes longer to learn.
+            # The four named ones begin with the encoder's weights (as PyG's TransformerConv would), ARMA at random:
+            # it takes longer to learn.
             branch_epochs=25 if isinstance(conv, str) else 60,
             hidden_channels=(128, 128, 256),
             random_state=0,

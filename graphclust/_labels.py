@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ def encode_labels(labels: Any, name: str) -> tuple[np.ndarray, list[Hashable]]:
 
     Raises
     ------
+    TypeError
+        If they are no array or list.
     ValueError
         If there are none, they are not one-dimensional, or one is NaN or None.
     """
@@ -39,6 +41,8 @@ def encode_labels(labels: Any, name: str) -> tuple[np.ndarray, list[Hashable]]:
         labels = labels.to_numpy()
     elif hasattr(labels, "detach"):
         labels = as_array(labels)
+    if isinstance(labels, str) or not isinstance(labels, Iterable):
+        raise TypeError(f"{name}={labels!r} is a {type(labels).__name__}: give one label per sample (N,)")
     if not isinstance(labels, np.ndarray):
         labels = list(labels)
         # NumPy would turn a mixed list into strings (and merge 1 with "1") and a list of tuples into a table.

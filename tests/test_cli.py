@@ -395,6 +395,23 @@ class TestCluster:
             run("graph", tmp_path / "x.npy", "--metric", "cosine", "--n-neighbors", 3, "--quiet").output == ""
         )
 
+    def test_deprecations_are_for_authors(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """PyG on Python 3.13 has some, and whoever calls a command can do nothing about them."""
+        from_features = graphclust.SampleGraph.from_features
+
+        def warning(*arguments: Any, **keywords: Any) -> Any:
+            for category in (DeprecationWarning, PendingDeprecationWarning, UserWarning):
+                warnings.warn(f"a {category.__name__}", category, stacklevel=2)
+            return from_features(*arguments, **keywords)
+
+        monkeypatch.setattr(graphclust.SampleGraph, "from_features", warning)
+        np.save(tmp_path / "x.npy", np.eye(9, dtype=np.float32))
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            stderr = run("graph", tmp_path / "x.npy", "--n-neighbors", 3).stderr
+        assert "warning: a UserWarning" in stderr
+        assert "Deprecation" not in stderr
+
     def test_refuses_what_it_should(self, npy: Path, tmp_path: Path) -> None:
         cluster = ("cluster", npy, "--out", tmp_path / "out")
         assert "'kmean'" in refused(*cluster, "-k", 3, "--method", "kmean")

@@ -155,6 +155,12 @@ def test_bad_labels(y_true, y_pred, message: str) -> None:
             score(y_true, y_pred)
 
 
+@pytest.mark.parametrize("labels", [None, 3, "setosa"])
+def test_what_is_no_list_of_labels(labels) -> None:
+    with pytest.raises(TypeError, match=r"y_pred=.* give one label per sample"):
+        metrics.evaluate([0, 1], labels)
+
+
 # -- on graphs -----------------------------------------------------------------------------------------------
 
 

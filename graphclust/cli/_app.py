@@ -82,8 +82,9 @@ def plain_messages(debug: bool, quiet: bool) -> Iterator[None]:
     """Errors end with one red line and exit code 2, warnings are a line each; ``debug`` lets tracebacks through."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        if not quiet:
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        # What a library's authors should change is no news to who calls a command (PyG on Python 3.13).
+        if not quiet and not issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):
             console.print(f"warning: {' '.join(str(message).split())}", style="yellow", markup=False)
 
     try:

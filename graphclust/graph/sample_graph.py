@@ -193,6 +193,11 @@ class SampleGraph(Data):
         SampleGraph
             With ``neighbor_index`` and ``neighbor_distance`` None.
         """
+        if x is None:
+            raise TypeError(
+                "x is None, and every sample needs features [N, d]; samples without any can take torch.eye(N), or "
+                "their degrees"
+            )
         features = check_features(x)
         n = features.size(0)
         edges, weight = check_edges(edge_index, edge_weight, n, features.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from graphclust.methods.inputs import (
     check_n_clusters,
     choose_n_clusters,
     read_features,
+    warn_of_empty_clusters,
     warn_of_one_cluster,
 )
 from graphclust.nn.scaling import SCALES
@@ -76,8 +76,9 @@ class DeepClusterer(
     precision : {"auto", "32-true", "bf16-mixed"}
         "auto" is bfloat16 where the hardware is faster with it, else float32.
     checkpoint : path or None
-        Folder for checkpoints. A run that was killed goes on from there and ends as an unbroken one would; it must
-        have the same parameters and data, and a `random_state`.
+        Folder for checkpoints, written every ten epochs, every five minutes and after each stage. A run that was
+        killed goes on from there and ends as an unbroken one would; it must have the same parameters and data, and a
+        `random_state`.
     random_state : int, RandomState or None
         The only source of randomness.
     verbose : bool
@@ -192,13 +193,11 @@ class DeepClusterer(
         self.model_ = model.eval()
         self.n_features_in_ = n_features
         self._take_results(source)
-        found = len(np.unique(self.labels_))
-        if found < self.n_clusters_:
-            warnings.warn(
-                f"{self.n_clusters_} clusters were asked for and {found} hold samples: the data may have fewer "
-                "distinct groups, or training was too long or too fast",
-                stacklevel=2,
-            )
+        warn_of_empty_clusters(
+            self.labels_,
+            self.n_clusters_,
+            "the data may have fewer distinct groups, or training was too short, too long or too fast",
+        )
         return self
 
     def _data_of(self, X: Input) -> Data:
@@ -377,7 +376,13 @@ def without_edges(x: Tensor) -> Data:
 
 def draw_seed(random_state: Any) -> int:
     """A seed from an int or a RandomState; for None a fresh one, which leaves NumPy's global generator alone."""
-    source = np.random.RandomState() if random_state is None else check_random_state(random_state)
+    try:
+        source = np.random.RandomState() if random_state is None else check_random_state(random_state)
+    except ValueError as error:
+        raise ValueError(
+            f"random_state={random_state!r} must be a whole number from 0 to 4294967295, a numpy.random.RandomState or "
+            "None; of a Generator pass a number that it draws, int(rng.integers(2**31))"
+        ) from error
     return int(source.randint(2**31 - 1))
 
 

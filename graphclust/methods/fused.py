@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import numbers
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from graphclust._checks import check_choice, check_count, check_number
+from graphclust._checks import check_count, check_number
 from graphclust.methods.deep_autoencoder import FineTuned
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.starts import start_branch
@@ -23,6 +25,10 @@ from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.inference import in_blocks, layerwise_logits
 from graphclust.training.stage import Stage, Step
 
+_BRANCH_STAGE = "graph branch"
+#: Below this mean probability of the first clusters the graph branch has not learnt them.
+_LEAST_FOLLOWED = 0.5
+
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class FusedClusterer(GraphClusterer, FineTuned):
@@ -33,11 +39,14 @@ class FusedClusterer(GraphClusterer, FineTuned):
     epsilon : float, sequence of float or "learn"
         Share of the encoder's states in the bridge, in [0, 1]: one number, one a layer, or learnt.
     conv : {"gcn", "gat", "sage", "gin"} or callable
-        Graph convolution; a callable takes (in_channels, out_channels) and returns a PyG layer.
+        Graph convolution; a callable takes (in_channels, out_channels) and returns a PyG layer, which is called with
+        (x, edge_index), and with edge_weight where it takes it, or as edge_attr where its ``edge_dim`` is 1.
     hidden_channels : sequence of int
         Widths of the encoder; decoder and graph branch follow.
     warm_start : bool
         Begin the graph branch with the encoder's weights and a classifier of the first labels, instead of at random.
+        That is for the named convolutions and PyG's GCNConv, GATConv, GATv2Conv, SAGEConv and TransformerConv; others
+        begin at random, and take `branch_epochs` of 60 to 120.
     branch_epochs, branch_learning_rate : int, float
         The graph branch alone, fitted to the first labels.
     num_neighbors : sequence of int or None
@@ -62,8 +71,11 @@ class FusedClusterer(GraphClusterer, FineTuned):
         super()._check_parameters()
         check_number(self.branch_learning_rate, "branch_learning_rate", 0.0, open_low=True)
         check_count(self.branch_epochs, "branch_epochs", 0)
-        if isinstance(self.conv, str):
-            check_choice(self.conv, "conv", tuple(CONVOLUTIONS))
+        if isinstance(self.conv, str) and self.conv not in CONVOLUTIONS:
+            raise ValueError(
+                f"conv={self.conv!r} is not known; choose one of {', '.join(map(repr, CONVOLUTIONS))}, or pass a "
+                "callable (in_channels, out_channels) -> PyG layer"
+            )
         check_epsilon(self._epsilon(), self._n_layers - 1)
         if self.num_neighbors is not None and len(self.num_neighbors) != self._n_layers:
             raise ValueError(
@@ -124,7 +136,7 @@ class FusedClusterer(GraphClusterer, FineTuned):
             return m.fusion.parameters()
 
         return Stage(
-            "graph branch",
+            _BRANCH_STAGE,
             follow_start,
             self.branch_epochs,
             self.branch_learning_rate,
@@ -133,6 +145,18 @@ class FusedClusterer(GraphClusterer, FineTuned):
             start=start,
             parameters=branch,
         )
+
+    def _take_results(self, source: BatchSource) -> None:
+        super()._take_results(source)
+        losses = [record["cross_entropy"] for record in self.history_ if record["stage"] == _BRANCH_STAGE]
+        if losses and math.exp(-losses[-1]) < _LEAST_FOLLOWED:
+            warnings.warn(
+                f"after {len(losses)} epochs the graph branch gives the first clusters a probability of "
+                f"{math.exp(-losses[-1]):.2f} (geometric mean of the samples): it has not learnt them, and clusters "
+                "may be lost. Raise branch_epochs or branch_learning_rate; a branch that begins at random (a conv of "
+                "your own, warm_start=False) takes 60 to 120 epochs",
+                stacklevel=3,
+            )
 
     def _logits(
         self, model: Any, source: BatchSource, nodes: Tensor | None

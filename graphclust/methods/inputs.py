@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch_geometric.data import Data
@@ -63,6 +63,13 @@ def warn_of_one_cluster(n_samples: int) -> None:
     )
 
 
+def warn_of_empty_clusters(labels: NDArray[np.int64], n_clusters: int, why: str) -> None:
+    """Said where fewer clusters hold samples than were asked for; `why` that can be."""
+    found = len(np.unique(labels))
+    if found < n_clusters:
+        warnings.warn(f"{n_clusters} clusters were asked for and {found} hold samples: {why}", stacklevel=3)
+
+
 def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     """Features [N, d] of an array, memory map, tensor or PyG Data, on the CPU.
 
@@ -82,6 +89,13 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             f"X is the path {os.fspath(X)!r}, and a method takes features: images are read by "
             "graphclust.images.read_images(path, ...).x, files of features by numpy.load or pandas; graphclust.cluster "
             "takes paths, and so does graphclust.results.Result.predict"
+        )
+    is_networkx = hasattr(X, "adj") and not isinstance(X, Data) and not hasattr(X, "__array__")
+    if X is None or is_networkx or isinstance(X, (dict, int, float)):
+        raise TypeError(
+            f"X is a {type(X).__name__}: pass features [N, d] as an array or a data frame, images [N, H, W] or "
+            "[N, H, W, C], or a graph with features: a PyG Data (of a networkx graph "
+            "torch_geometric.utils.from_networkx)"
         )
     if isinstance(X, Data):
         if X.x is None:

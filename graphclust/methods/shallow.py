@@ -28,6 +28,7 @@ from graphclust.methods.inputs import (
     check_n_clusters,
     choose_n_clusters,
     read_features,
+    warn_of_empty_clusters,
     warn_of_one_cluster,
 )
 
@@ -99,6 +100,9 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
                 warn_of_one_cluster(len(x))
         self.n_features_in_ = x.shape[1]
         self._fit(x.float().cpu().numpy(), seed)
+        warn_of_empty_clusters(
+            self.labels_, self.n_clusters_, "the data may have fewer distinct samples; ask for fewer clusters"
+        )
         return self
 
     def _choose_n_clusters(self, x: Tensor, seed: int) -> int:

@@ -102,15 +102,27 @@ class GATConv(pyg.GATConv):
 
 
 class AnyConv(nn.Module):
-    """A layer of the user's, called as PyG calls it: ``layer(x, edge_index[, edge_weight])``."""
+    """A layer of the user's, called as PyG calls it: ``layer(x, edge_index[, edge_weight])``.
+
+    A layer without ``edge_weight`` that takes one feature an edge (``edge_dim=1``) gets the weights as that feature.
+    """
 
     layer: Any
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.layer = layer
+        self.made = f"conv({in_channels}, {out_channels}) gave a {type(layer).__name__}"
+        self.out_channels = out_channels
         parameters = inspect.signature(layer.forward).parameters
+        many = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+        if len(parameters) < 2 and not many:
+            raise TypeError(
+                f"{self.made}, whose forward takes {', '.join(parameters) or 'nothing'} alone: a graph convolution "
+                "takes (x, edge_index)"
+            )
         self.takes_weight = "edge_weight" in parameters
+        self.takes_feature = "edge_attr" in parameters and getattr(layer, "edge_dim", None) == 1
 
     def reset_parameters(self) -> None:
         """Those of the layer."""
@@ -119,9 +131,26 @@ class AnyConv(nn.Module):
 
     def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """[N, in_channels] -> [N, out_channels]."""
+        options: dict[str, Tensor] = {}
         if self.takes_weight:
-            return self.layer(x, adjacency.edge_index, edge_weight=adjacency.edge_weight)
-        return self.layer(x, adjacency.edge_index)
+            options["edge_weight"] = adjacency.edge_weight
+        elif self.takes_feature:
+            options["edge_attr"] = adjacency.edge_weight[:, None]
+        try:
+            out = self.layer(x, adjacency.edge_index, **options)
+        except (TypeError, AttributeError, AssertionError) as error:
+            called = ", ".join(["x", "edge_index", *options])
+            raise TypeError(
+                f"{self.made}, which cannot be called with ({called}): {type(error).__name__} {error}".rstrip()
+                + "; edge features other than the weight (edge_dim=1) are not passed"
+            ) from error
+        shape = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        if shape != [x.shape[0], self.out_channels]:
+            raise ValueError(
+                f"{self.made}, whose output is {shape}, but {[x.shape[0], self.out_channels]} is needed; of several "
+                "heads take the mean (concat=False)"
+            )
+        return out
 
 
 class _WithoutBias(nn.Module):
@@ -168,11 +197,16 @@ def make_convolution(conv: str | Convolution, in_channels: int, out_channels: in
                 "(in_channels, out_channels) -> PyG layer"
             )
         return CONVOLUTIONS[conv](in_channels, out_channels)
+    if isinstance(conv, nn.Module):
+        raise TypeError(
+            f"conv is one layer, {conv}, and each width needs its own: pass what makes them, "
+            f"lambda i, o: {type(conv).__name__}(i, o)"
+        )
     if not callable(conv):
-        raise TypeError(f"conv is a {type(conv).__name__}, it must be a name or a callable")
+        raise TypeError(f"conv={conv!r} is a {type(conv).__name__}, it must be a name or a callable")
     layer = conv(in_channels, out_channels)
     if not isinstance(layer, nn.Module):
         raise TypeError(
             f"conv({in_channels}, {out_channels}) gave a {type(layer).__name__}, not a torch module"
         )
-    return AnyConv(layer)
+    return AnyConv(layer, in_channels, out_channels)

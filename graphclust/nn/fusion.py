@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,9 +98,14 @@ def check_epsilon(epsilon: float | Sequence[float] | str, n_bridges: int) -> lis
                 f"epsilon is {epsilon!r}, it must be a number in [0, 1], a list of them or 'learn'"
             )
         return None
-    values = (
-        [float(epsilon)] * n_bridges if isinstance(epsilon, (int, float)) else [float(e) for e in epsilon]
-    )
+    try:
+        # Any real number: NumPy's float32 is no float.
+        shares: Any = [epsilon] * n_bridges if isinstance(epsilon, numbers.Real) else epsilon
+        values = [float(share) for share in shares]
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"epsilon={epsilon!r} must be a number in [0, 1], a list of them or 'learn'"
+        ) from error
     if len(values) != n_bridges:
         raise ValueError(
             f"epsilon holds {len(values)} numbers, it must hold one for each of the {n_bridges} bridges"

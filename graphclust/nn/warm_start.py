@@ -7,11 +7,14 @@ measured to need more full-batch steps to reach that point than the whole traini
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric import nn as pyg
 
 from graphclust.nn.autoencoder import MLPEncoder
+from graphclust.nn.convolutions import AnyConv
 from graphclust.nn.fusion import GraphFusion
 
 
@@ -24,7 +27,8 @@ def set_convolution(
     Parameters
     ----------
     layer : Module
-        One of PyG's GCNConv, GATConv, SAGEConv or GINConv (with a two-layer MLP); others are left alone.
+        PyG's GCNConv, GATConv, GATv2Conv, SAGEConv or TransformerConv, also of the user's, or this package's GINConv;
+        others are left alone.
     weight, bias : Tensor [out, in], [out]
     neighbor_weight : float
         Mean sum of a sample's edge weights, by which GIN's sum is turned into a mean.
@@ -36,25 +40,46 @@ def set_convolution(
     bool
         Whether the layer was set.
     """
-    if isinstance(layer, (pyg.GCNConv, pyg.GATConv)):
-        if layer.lin.weight.shape != weight.shape:
-            return False  # several heads
-        layer.lin.weight.copy_(weight)
-        layer.bias.copy_(bias)
-    elif isinstance(layer, pyg.SAGEConv):
-        layer.lin_l.weight.copy_(weight / 2)
-        layer.lin_r.weight.copy_(weight / 2)
-        layer.lin_l.bias.copy_(bias)
-    elif isinstance(layer, pyg.GINConv):
+    if isinstance(layer, pyg.GINConv):
         # GIN's perceptron has a ReLU in its middle. `lift` raises what goes in and lowers what comes out by as much, so
         # that negative outputs pass it.
         layer.nn[0].weight.copy_(weight / (1.0 + neighbor_weight))
         layer.nn[0].bias.copy_(bias + lift)
         nn.init.eye_(layer.nn[2].weight)
         nn.init.constant_(layer.nn[2].bias, -lift)
-    else:
+        return True
+    linears, own_bias = _averaging(layer.layer if isinstance(layer, AnyConv) else layer)
+    # Several heads whose mean is taken compute the same each; where they are put side by side, no width fits.
+    if not linears or any(linear.weight.shape[1] != weight.shape[1] for linear in linears):
         return False
+    heads = [linear.weight.shape[0] / len(weight) for linear in linears]
+    if any(not count.is_integer() for count in heads) or len(own_bias) != len(weight):
+        return False
+    for linear, count in zip(linears, heads, strict=True):
+        linear.weight.copy_(weight.repeat(int(count), 1) / len(linears))
+        if linear.bias is not None:
+            linear.bias.zero_()
+    own_bias.copy_(bias)
     return True
+
+
+def _averaging(layer: Any) -> tuple[list[Any], Any]:
+    """The linear maps of a layer that add up to its mean over a neighbourhood, and its bias; none of other layers."""
+    nothing: tuple[list[Any], Any] = [], None
+    bias = getattr(layer, "bias", None)
+    if getattr(layer, "res", None) is not None:  # a residual map beside the mean
+        return nothing
+    if isinstance(layer, (pyg.GCNConv, pyg.GATConv)):
+        found = [getattr(layer, "lin", None)], bias
+    elif isinstance(layer, pyg.GATv2Conv):
+        found = [layer.lin_l], bias
+    elif isinstance(layer, pyg.SAGEConv) and not layer.project:
+        found = [layer.lin_l, *([layer.lin_r] if layer.root_weight else [])], layer.lin_l.bias
+    elif isinstance(layer, pyg.TransformerConv) and layer.root_weight and not layer.beta:
+        found = [layer.lin_value, layer.lin_skip], layer.lin_skip.bias
+    else:
+        return nothing
+    return nothing if found[1] is None or any(linear is None for linear in found[0]) else found
 
 
 def warm_start(

@@ -133,7 +133,8 @@ def test_a_centre_without_samples_moves_to_where_it_helps(metric: str, p: float)
 def test_kmeans_with_more_clusters_than_points() -> None:
     x = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
     for metric in ("manhattan", "cosine"):
-        model = KMeans(5, metric=metric, engine="auto", random_state=0).fit(x)
+        with pytest.warns(UserWarning, match="5 clusters were asked for and 3 hold samples"):
+            model = KMeans(5, metric=metric, engine="auto", random_state=0).fit(x)
         assert model.inertia_ == pytest.approx(0, abs=1e-6)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -150,3 +152,17 @@ def test_a_path_is_no_features(method: type, tmp_path: Path) -> None:
     for ask in (model.fit, KMeans(2, random_state=0).fit(np.random.default_rng(0).random((20, 3))).predict):
         with pytest.raises(TypeError, match=r"X is the path '.*more'.*read_images"):
             ask(tmp_path / "more")
+
+
+@pytest.mark.parametrize(
+    "data", [None, 3.0, {"a": 1}, nx.path_graph(4)], ids=lambda data: type(data).__name__
+)
+def test_what_is_no_array_is_named(data: Any) -> None:
+    with pytest.raises(TypeError, match=f"X is a {type(data).__name__}: pass features.*from_networkx"):
+        KMeans(2).fit(data)
+
+
+def test_a_column_may_have_any_name() -> None:
+    """A column "adj" makes no networkx graph of a table."""
+    table = pd.DataFrame({"adj": [0.0, 0.1, 5.0, 5.1], "x": [0.0, 0.0, 1.0, 1.0]})
+    assert len(set(KMeans(2, random_state=0).fit(table).labels_)) == 2

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
-from torch_geometric.nn import ARMAConv
+from torch_geometric.nn import ARMAConv, GATv2Conv, TransformerConv
 
 from graphclust import VGDCN, SampleGraph
 from graphclust.metrics import evaluate, match_labels
@@ -199,6 +199,16 @@ class TestQuality:
         longer = {**SHORT, "branch_epochs": 60}
         assert self.accuracy(digits, conv=arma, **longer) > 0.8
 
+    @pytest.mark.parametrize("kind", [TransformerConv, GATv2Conv])
+    def test_attention_of_pyg_begins_with_the_encoder(self, kind: Any, digits: Digits) -> None:
+        assert self.accuracy(digits, conv=kind, **SHORT) > 0.8
+
+    def test_a_branch_that_has_not_learnt_is_told(self, digits: Digits) -> None:
+        with pytest.warns(
+            UserWarning, match="after 2 epochs the graph branch gives the first clusters.*60 to 120"
+        ):
+            VGDCN(10, conv=arma, **{**SHORT, "branch_epochs": 2}).fit(digits[0][:300])
+
     @pytest.mark.parametrize("epsilon", [[0.2, 0.5, 0.7, 0.9], "learn"])
     def test_epsilon(self, epsilon: Any, digits: Digits) -> None:
         model = VGDCN(10, epsilon=epsilon, **SHORT).fit(digits[0])
@@ -321,7 +331,7 @@ class TestRefusals:
             ({"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
             ({"init": "kmeans"}, "init='kmeans'.*'linkage', 'mixture'"),
             ({"target": "z"}, "target='z'.*'graph', 'latent'"),
-            ({"conv": "gcnn"}, "conv='gcnn'.*'gcn', 'gat', 'sage', 'gin'"),
+            ({"conv": "gcnn"}, "conv='gcnn'.*'gcn', 'gat', 'sage', 'gin', or pass a callable"),
             ({"decoder": "poisson"}, "decoder='poisson'.*'auto', 'bernoulli', 'gaussian'"),
             ({"scale": "max"}, "scale='max'.*'auto', 'minmax', 'standard', 'none'"),
             ({"precision": "half"}, "precision='half'.*'auto', '32-true', 'bf16-mixed'"),
@@ -340,7 +350,9 @@ class TestRefusals:
             ({"latent_dim": 0}, "latent_dim=0 must be at least 1"),
             ({"hidden_channels": ()}, "hidden_channels is empty"),
             ({"num_neighbors": [5, 5]}, "num_neighbors has 2 numbers.* 3 convolutions"),
-            ({"random_state": "seed"}, "'seed' cannot be used to seed"),
+            ({"random_state": "seed"}, "random_state='seed' must be a whole number"),
+            ({"random_state": -1}, "random_state=-1 must be a whole number from 0"),
+            ({"random_state": np.random.default_rng(0)}, "of a Generator pass a number that it draws"),
         ],
     )
     def test_values(self, parameters: dict[str, Any], message: str, x: np.ndarray) -> None:
@@ -354,9 +366,10 @@ class TestRefusals:
             ({"epochs": "many"}, "epochs='many' has type str"),
             ({"tolerance": "low"}, "tolerance='low' has type str"),
             ({"hidden_channels": 64}, "hidden_channels=64 is no sequence.*in brackets"),
-            ({"conv": 3}, "conv is a int, it must be a name or a callable"),
+            ({"conv": 3}, "conv=3 is a int, it must be a name or a callable"),
             ({"conv": lambda i, o: "layer"}, "conv\\(64, 16\\) gave a str"),
             ({"checkpoint": 3}, "checkpoint=3 is no path"),
+            ({"epsilon": None}, "epsilon=None must be a number in \\[0, 1\\], a list of them or 'learn'"),
         ],
     )
     def test_types(self, parameters: dict[str, Any], message: str, x: np.ndarray) -> None:

@@ -119,7 +119,41 @@ def test_any_layer_resets_its_parameters():
 def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="'gcnn'.*'gat', 'gcn', 'gin', 'sage'.*callable"):
         make_convolution("gcnn", 3, 2)
-    with pytest.raises(TypeError, match="conv is a int"):
+    with pytest.raises(TypeError, match="conv=3 is a int"):
         make_convolution(3, 3, 2)
     with pytest.raises(TypeError, match=r"conv\(3, 2\) gave a str"):
         make_convolution(lambda i, o: "layer", 3, 2)
+    with pytest.raises(TypeError, match=r"conv is one layer, GCNConv\(3, 2\).*lambda i, o: GCNConv\(i, o\)"):
+        make_convolution(pyg.GCNConv(3, 2), 3, 2)
+    with pytest.raises(TypeError, match=r"conv\(3, 2\) gave a Linear, whose forward takes input alone"):
+        make_convolution(torch.nn.Linear, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("conv", "kind", "message"),
+    [
+        (lambda i, o: pyg.GATConv(i, o, heads=4), ValueError, r"\[30, 12\], but \[30, 3\].*concat=False"),
+        (
+            lambda i, o: pyg.GINEConv(torch.nn.Linear(i, o)),
+            TypeError,
+            r"GINEConv.*\(x, edge_index\).*edge_dim=1",
+        ),
+        (lambda i, o: pyg.TransformerConv(i, o, edge_dim=7), TypeError, "TransformerConv.*AssertionError"),
+        (lambda i, o: torch.nn.Bilinear(i, i, o), RuntimeError, None),  # torch's own error, which says enough
+    ],
+)
+def test_a_layer_that_does_not_fit_is_named(conv, kind, message):
+    wrapped = make_convolution(conv, 5, 3)
+    with pytest.raises(kind, match=message):
+        wrapped(torch.randn(N, 5), adjacency_of(*graph()))
+
+
+@pytest.mark.parametrize("kind", [pyg.TransformerConv, pyg.GATv2Conv, pyg.GATConv])
+def test_attention_over_edges_reads_their_weights(kind):
+    torch.manual_seed(0)
+    wrapped = make_convolution(lambda i, o: kind(i, o, edge_dim=1), 5, 3)
+    index, weight = graph()
+    x = torch.randn(N, 5)
+    found = wrapped(x, adjacency_of(index, weight))
+    torch.testing.assert_close(found, wrapped.layer(x, index, edge_attr=weight[:, None]))
+    assert not torch.allclose(found, wrapped(x, adjacency_of(index, torch.ones_like(weight))), atol=1e-3)

@@ -66,6 +66,58 @@ def test_attention_begins_with_the_same_linear_map(adjacency, digits):
     torch.testing.assert_close(layer(x, adjacency), expected, atol=1e-4, rtol=1e-4)
 
 
+#: With attention made equal, each of these is a mean that is written down below.
+OWN = {
+    "gcn": lambda i, o: pyg.GCNConv(i, o),
+    "gat": lambda i, o: pyg.GATConv(i, o),
+    "gatv2": lambda i, o: pyg.GATv2Conv(i, o),
+    "gatv2, mean of heads": lambda i, o: pyg.GATv2Conv(i, o, heads=3, concat=False),
+    "sage": lambda i, o: pyg.SAGEConv(i, o),
+    "transformer": lambda i, o: pyg.TransformerConv(i, o),
+    "transformer, mean of heads": lambda i, o: pyg.TransformerConv(i, o, heads=2, concat=False),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_layers_of_the_user_s_begin_with_the_linear_map_too(name, graph, adjacency, digits):
+    x = torch.from_numpy(digits[0][:N].copy())
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(8, 64, generator=generator), torch.randn(8, generator=generator)
+    layer = make_convolution(OWN[name], 64, 8)
+    assert set_convolution(layer, weight, bias)
+    for parameter, values in layer.named_parameters():
+        if parameter.startswith(("layer.att", "layer.lin_key", "layer.lin_query")):
+            values.data.zero_()  # equal attention
+    source, target = adjacency.edge_index
+    ones = torch.zeros(N, N).index_put((target, source), torch.ones(source.shape[0]))
+    if name == "gcn":
+        a = dense_mean("gcn", graph, adjacency)
+    elif name.startswith("gat"):
+        a = (torch.eye(N) + ones) / (1 + ones.sum(dim=1, keepdim=True))
+    else:
+        a = dense_mean("sage", graph, adjacency)
+    torch.testing.assert_close(layer(x, adjacency), a @ x @ weight.T + bias, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        lambda i, o: pyg.GATConv(i, o, residual=True),
+        lambda i, o: pyg.GCNConv(i, o, bias=False),
+        lambda i, o: pyg.TransformerConv(i, o, beta=True),
+        lambda i, o: pyg.SAGEConv(i, o, project=True),
+        lambda i, o: pyg.GATv2Conv(i, o, heads=2),
+        lambda i, o: pyg.GINConv(torch.nn.Linear(i, o)),
+    ],
+    ids=["residual", "no bias", "beta", "project", "heads side by side", "own gin"],
+)
+def test_layers_that_compute_something_else_are_left_alone(conv):
+    layer = make_convolution(conv, 64, 8)
+    before = [p.clone() for p in layer.parameters()]
+    assert not set_convolution(layer, torch.ones(8, 64), torch.ones(8))
+    assert all(torch.equal(a, b) for a, b in zip(before, layer.parameters(), strict=True))
+
+
 def test_lift_lets_negative_outputs_pass_the_relu_inside_gin(graph, adjacency, digits):
     x = torch.from_numpy(digits[0][:N].copy())
     weight, bias = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), torch.zeros(8)
