@@ -236,6 +236,8 @@ class TestNames:
     def test_lists_mappings_and_all(self) -> None:
         assert [row.name for row in contenders("kmeans, dec", 3)] == ["KMeans", "DEC"]
         assert [row.method for row in contenders("all", 3)] == list(graphclust.methods.METHODS)
+        for written in ("KMeans DEC, VGDCN", "kmeans,dec vgdcn", ["KMeans DEC", "VGDCN"]):
+            assert [row.method for row in contenders(written, 3)] == ["KMeans", "DEC", "VGDCN"]
         (row,) = contenders({"mine": KMeans(n_init=7)}, 3)
         assert (row.name, row.method, row.parameters["n_init"]) == ("mine", "KMeans", 7)
         with pytest.raises(ValueError, match="KMeans is there twice"):

@@ -121,7 +121,7 @@ def _named(methods: Any) -> Iterable[tuple[str | None, Any]]:
         if not isinstance(given, str):
             found.append((None, given))
             continue
-        for part in filter(None, (part.strip() for part in given.split(","))):
+        for part in given.replace(",", " ").split():
             found += [(None, name) for name in METHODS] if part.lower() == "all" else [(None, part)]
     return found
 

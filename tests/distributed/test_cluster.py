@@ -141,7 +141,7 @@ def test_a_node_is_killed_in_the_middle(cluster: Any, second: Any, x: np.ndarray
         if not killed and engine.tasks_[second.node_id]:
             cluster.remove_node(second, allow_graceful=False)  # by SIGKILL
             killed.append(number)
-        time.sleep(0 if killed else 0.1)
+        time.sleep(0 if killed else 1.0)
 
     found = search_with(engine, x, kill).self_neighbors(100)
     assert killed, "the second node did nothing before the search ended"
@@ -158,7 +158,7 @@ def test_a_node_added_during_the_run_is_used(cluster: Any, x: np.ndarray) -> Non
             assert len(engine.tasks_) == 1  # the head alone so far
             added.append(add_node(cluster))
         if added and not engine.tasks_[added[0].node_id]:
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     found = search_with(engine, x, add).self_neighbors(10)
     assert engine.tasks_[added[0].node_id] > 0
@@ -267,7 +267,7 @@ def test_labels_while_a_node_comes_and_goes(
                     cluster.remove_node(events["added"], allow_graceful=False)  # by SIGKILL
                     events["killed"] = number
                 else:
-                    time.sleep(0.2)
+                    time.sleep(0.5)
 
     monkeypatch.setattr(inference, "run_blocks", watched)
     found = predict(tmp_path / "model", x, engine=engine)
