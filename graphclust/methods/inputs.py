@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch_geometric.data import Data
@@ -46,12 +47,16 @@ def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
         has_edges = isinstance(data, Data) and data.edge_index is not None and data.edge_index.numel() > 0
         features = data.x if isinstance(data, Data) else data
         return estimate_n_clusters(data if has_edges else features, random_state=seed)
-    n_samples = data.x.shape[0] if isinstance(data, Data) else len(data)
-    if n_clusters > n_samples:
+    check_enough_samples(n_clusters, data.x.shape[0] if isinstance(data, Data) else len(data))
+    return int(n_clusters)
+
+
+def check_enough_samples(n_clusters: int | str, n_samples: int) -> None:
+    """Raise ValueError where there are fewer samples than clusters; K to be estimated fits any number."""
+    if not isinstance(n_clusters, str) and n_clusters > n_samples:
         raise ValueError(
             f"n_samples={n_samples} is smaller than n_clusters={n_clusters}: ask for fewer clusters"
         )
-    return int(n_clusters)
 
 
 def warn_of_one_cluster(n_samples: int) -> None:
@@ -91,7 +96,8 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             "takes paths, and so does graphclust.results.Result.predict"
         )
     is_networkx = hasattr(X, "adj") and not isinstance(X, Data) and not hasattr(X, "__array__")
-    if X is None or is_networkx or isinstance(X, (dict, int, float)):
+    is_mapping = isinstance(X, dict) and not issparse(X)  # one of SciPy's sparse formats is a dict
+    if X is None or is_networkx or is_mapping or isinstance(X, (int, float)):
         raise TypeError(
             f"X is a {type(X).__name__}: pass features [N, d] as an array or a data frame, images [N, H, W] or "
             "[N, H, W, C], or a graph with features: a PyG Data (of a networkx graph "
@@ -108,6 +114,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
         known = None if reset else estimator.n_features_in_
         x = check_features(X.x, "X.x", min_samples=least, n_features=known).cpu()
         if reset:
+            check_enough_samples(estimator.n_clusters, len(x))
             _warn_of_far_samples(x, "X.x")
         return x
     if isinstance(X, Tensor):
@@ -125,6 +132,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     )
     x = check_features(array, "X", min_samples=least)
     if reset:
+        check_enough_samples(estimator.n_clusters, len(x))
         _warn_of_far_samples(x, "X")
     return x
 
