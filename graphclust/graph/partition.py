@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
@@ -329,22 +331,50 @@ def merged_runs(
     n_runs: int = 6,
     min_share: float | Sequence[float] = 0.3,
     random_state: int = 0,
+    keep_apart: bool = False,
 ) -> Tensor:
     """Labels [n_runs, N] of the single runs of `consensus_partition`, with its parameters.
 
-    With several shares the same trees are cut for each of them: [S, n_runs, N].
+    With several shares the same trees are cut for each of them: [S, n_runs, N]. With `keep_apart` no part holds samples
+    of two components of the graph that are both large enough to be clusters.
     """
     n = codes.shape[0]
     shares = [min_share] if isinstance(min_share, (int, float)) else list(min_share)
     n_parts = _part_count(n, n_clusters, parts_per_cluster)
+    large = _large_components(graph, n, max(shares) * n / n_clusters) if keep_apart else None
     runs = []
     for run in range(n_runs):
         parts = split_parts(codes, n_parts, random_state=random_state + run)
+        parts = parts if large is None else _apart(parts, large)
         check_distinct(len(parts.unique()), n_clusters)
         trees = _merged(graph, parts, n_clusters, codes, [share * n / n_clusters for share in shares])
         runs.append(torch.stack([tree.labels for tree in trees]))
     labels = torch.stack(runs, dim=1)
     return labels[0] if isinstance(min_share, (int, float)) else labels
+
+
+def _large_components(graph: Data, n_samples: int, least: float) -> np.ndarray | None:
+    """Component of each sample [N], -1 in those of less than `least` samples; None where one alone is that large."""
+    assert graph.edge_index is not None
+    source, target = graph.edge_index.cpu().numpy()
+    edges = sp.coo_matrix((np.ones(len(source)), (source, target)), shape=(n_samples, n_samples))
+    component = connected_components(edges, directed=False)[1]
+    large = np.bincount(component) >= least
+    if large.sum() < 2:
+        return None
+    number = np.where(large, np.cumsum(large) - 1, -1)
+    return np.asarray(number[component])
+
+
+def _apart(parts: Tensor, component: np.ndarray) -> Tensor:
+    """Parts [N], split between large components; samples of none go with the larger piece of theirs."""
+    part = parts.numpy()
+    n_components = int(component.max()) + 1
+    inside = component >= 0
+    held = np.zeros((int(part.max()) + 1, n_components), dtype=np.int64)
+    np.add.at(held, (part[inside], component[inside]), 1)
+    piece = np.where(inside, component, held.argmax(axis=1)[part])
+    return torch.from_numpy(np.unique(part * n_components + piece, return_inverse=True)[1])
 
 
 def check_distinct(n_different: int, n_clusters: int) -> None:

@@ -63,7 +63,8 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
        each, the samples that differ are joined to their nearest neighbours, with heat-kernel weights.
     2. Their principal components X are propagated over the graph, :math:`\hat A^t X`, which draws samples of one dense
        region together.
-    3. K-means splits the samples into about 24 parts a cluster, and the parts are merged by average linkage on the
+    3. K-means splits the samples into about 24 parts a cluster (none of which reaches from one large component of the
+       graph into another), and the parts are merged by average linkage on the
        graph (the weight of all edges between two over the number of pairs). This is done `n_runs` times for each
        scaling, and a Gaussian mixture is one more run (`graphclust.methods.scaling_runs`). Groups below 0.3 N / K
        samples are no clusters, or below 0.1 or 0.03 N / K where with these the runs agree clearly more: where a small

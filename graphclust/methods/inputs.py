@@ -51,9 +51,9 @@ def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
     return int(n_clusters)
 
 
-def check_enough_samples(n_clusters: int | str, n_samples: int) -> None:
-    """Raise ValueError where there are fewer samples than clusters; K to be estimated fits any number."""
-    if not isinstance(n_clusters, str) and n_clusters > n_samples:
+def check_enough_samples(n_clusters: int | str | None, n_samples: int) -> None:
+    """Raise ValueError where there are fewer samples than clusters; K that is found fits any number."""
+    if n_clusters is not None and not isinstance(n_clusters, str) and n_clusters > n_samples:
         raise ValueError(
             f"n_samples={n_samples} is smaller than n_clusters={n_clusters}: ask for fewer clusters"
         )

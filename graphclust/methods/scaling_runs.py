@@ -64,6 +64,7 @@ def scaling_runs(
         n_runs=n_runs,
         min_share=SHARES,
         random_state=seed,
+        keep_apart=True,
     )
     weights = [max(_LEAST_WEIGHT, _agreement(same)) if n_runs > 1 else 1.0 for same in runs]
     if len(graph.x) * n_clusters <= _MOST_MIXED:

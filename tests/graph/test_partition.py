@@ -7,12 +7,19 @@ import torch
 from scipy.cluster.hierarchy import fcluster, is_monotonic, is_valid_linkage
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from sklearn.cluster import KMeans
-from sklearn.datasets import load_digits, make_moons
+from sklearn.datasets import load_digits, make_circles, make_moons
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from torch_geometric.data import Data
 
+from graphclust import ConsensusClustering
 from graphclust.graph import SampleGraph
-from graphclust.graph.partition import consensus_partition, merge_parts, merged_runs
+from graphclust.graph.partition import (
+    _apart,
+    _large_components,
+    consensus_partition,
+    merge_parts,
+    merged_runs,
+)
 from graphclust.metrics import clustering_accuracy
 
 
@@ -267,3 +274,31 @@ def test_one_tree_is_cut_for_several_least_sizes() -> None:
         assert torch.equal(runs, merged_runs(graph, codes, 3, n_runs=2, min_share=share))
     assert all(sorted(np.bincount(run)) == [8, 32, 80] for run in both[1].numpy())
     assert not torch.equal(both[0], both[1])
+
+
+class TestComponents:
+    """Parts do not reach from one large component of the graph into another."""
+
+    def test_parts_are_split(self):
+        parts = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
+        component = np.array([0, 0, 1, -1, 0, -1, -1, -1])  # of the third part no sample is in a large one
+        found = _apart(parts, component).tolist()
+        assert found[0] == found[1] == found[3] != found[2]
+        assert found[4] == found[5] and found[6] == found[7]
+        assert sorted(set(found)) == [0, 1, 2, 3]
+
+    def test_large_components(self):
+        edges = torch.tensor([[0, 1, 3, 4, 6], [1, 2, 4, 5, 7]])
+        graph = Data(edge_index=edges)
+        assert _large_components(graph, 9, 3).tolist() == [0, 0, 0, 1, 1, 1, -1, -1, -1]
+        assert _large_components(graph, 9, 4) is None
+
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_circles(self, seed):
+        """One within the other: their parts' means lie near each other, and no edge joins them."""
+        x, y = make_circles(1500, factor=0.5, noise=0.05, random_state=seed)
+        graph = SampleGraph.from_features(x.astype(np.float32), 7, random_state=0)
+        runs = merged_runs(graph, graph.x, 2, random_state=seed, keep_apart=True)
+        assert all(adjusted_rand_score(y, run) == 1.0 for run in runs.numpy())
+        labels = ConsensusClustering(2, random_state=seed).fit(x).labels_
+        assert adjusted_rand_score(y, labels) > 0.99
