@@ -20,6 +20,7 @@ __all__ = [
     "FeatureTable",
     "naming_full_disk",
     "new_map",
+    "open_map",
     "read_features",
     "replacing",
     "table_format",
@@ -298,6 +299,23 @@ def new_map(path: Path, shape: tuple[int, ...], dtype: Any, remedy: str) -> np.m
         raise OSError(
             error.errno, f"no room for {size:,} bytes in {str(path.parent)!r}; free some, {remedy}"
         ) from error
+    return array
+
+
+def open_map(path: Path, place: object, remedy: str) -> np.memmap:
+    """An .npy file, mapped for reading; `place` is what the caller's user named.
+
+    Raises
+    ------
+    ValueError
+        When it cannot be mapped; `remedy` ends its message.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{place} is no .npy file that can be mapped ({error}); {remedy}") from error
+    if not isinstance(array, np.memmap):
+        raise ValueError(f"{place} is no .npy file; {remedy}")
     return array
 
 

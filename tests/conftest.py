@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +114,42 @@ def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     files.invalidate_cache()
     files.rm("bucket", recursive=True)
     kind.clear_instance_cache()
+
+
+@pytest.fixture
+def with_file_limit() -> Callable[[str, int], str]:
+    """What Python code prints in a process whose files may hold so many bytes: a disk that runs full, without one.
+
+    The limit holds from the line ``limit()`` on. A system without such limits (Windows) skips the test.
+    """
+    pytest.importorskip("resource", reason="this system has no limits on the size of files")
+
+    def run(code: str, n_bytes: int) -> str:
+        head = f"""
+import resource, signal
+def limit():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({n_bytes}, {n_bytes}))
+"""
+        done = subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def breaks_off() -> Callable[..., Callable[..., Any]]:
+    """Makes of an upload one that works so many times, and then finds the network gone."""
+
+    def make(put: Callable[..., Any], after: int) -> Callable[..., Any]:
+        left = [after]
+
+        def broken(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise OSError("the network is gone")
+            return put(*args, **kwargs)
+
+        return broken
+
+    return make

@@ -39,21 +39,13 @@ def test_graphs(digits: Any, graph: SampleGraph, s3: Any) -> None:
 
 
 def test_damage_is_named_and_a_broken_save_leaves_the_old(
-    digits: Any, graph: SampleGraph, s3: Any, monkeypatch: pytest.MonkeyPatch
+    digits: Any, graph: SampleGraph, s3: Any, monkeypatch: pytest.MonkeyPatch, breaks_off: Any
 ) -> None:
     with pytest.raises(FileNotFoundError, match="nothing saved at s3://bucket/graph"):
         SampleGraph.open("s3://bucket/graph")
     graph.save("s3://bucket/graph")
-    left, put = [2], s3.put_file
-
-    def broken(*args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError("the network is gone")
-        return put(*args, **kwargs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(s3, "put_file", broken)
+        patch.setattr(s3, "put_file", breaks_off(s3.put_file, after=2))
         with pytest.raises(OSError, match="network"):
             SampleGraph.from_features(digits[0][:60], 4).save("s3://bucket/graph")
     assert SampleGraph.open("s3://bucket/graph").num_nodes == 200

@@ -78,20 +78,12 @@ def test_a_new_save_takes_the_place_of_the_old_one(digits: Any, memory: Any) -> 
 
 
 def test_a_save_that_breaks_off_leaves_the_old_one(
-    digits: Any, graph: SampleGraph, memory: Any, monkeypatch: pytest.MonkeyPatch
+    digits: Any, graph: SampleGraph, memory: Any, monkeypatch: pytest.MonkeyPatch, breaks_off: Any
 ) -> None:
     graph.save("memory://graph")
     before = memory.find("/graph")
-    left, put = [2], type(memory).put_file
-
-    def broken(*args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError("the network is gone")
-        return put(*args, **kwargs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(type(memory), "put_file", broken)
+        patch.setattr(type(memory), "put_file", breaks_off(type(memory).put_file, after=2))
         with pytest.raises(OSError, match="network"):
             SampleGraph.from_features(digits[0][:60], 4).save("memory://graph")
     assert memory.find("/graph") == before

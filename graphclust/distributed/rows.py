@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from graphclust._files import open_map
 from graphclust._storage import address_of, fetch_file, resolve
 
 
@@ -112,15 +113,7 @@ def open_features(path: str | os.PathLike[str]) -> np.memmap:
     local = fetch_file(place) if isinstance(place, str) else place
     if not local.is_file():
         raise FileNotFoundError(f"there is no file {local}")
-    try:
-        array = np.load(local, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{place} is no .npy file that can be mapped ({error}); write it with numpy.save"
-        ) from error
-    if not isinstance(array, np.memmap):
-        raise ValueError(f"{place} is no .npy file; write it with numpy.save")
-    return array
+    return open_map(local, place, "write it with numpy.save")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from graphclust._checks import share_tensor
+from graphclust._files import open_map
 from graphclust._storage import fetch, resolve, sending
 
 FORMAT = "graphclust.SampleGraph"
@@ -239,12 +240,7 @@ def checksum(tensor: Tensor) -> int:
 def _reference(path: Path, key: str, tensor: Tensor) -> dict[str, Any]:
     """The entry of an array that stays where it is, checked to hold the tensor."""
     path = path.absolute()
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} is no .npy file that can be mapped ({error}); leave it out to copy {key}"
-        ) from error
+    array = open_map(path, path, f"leave it out to copy {key}")
     crc32 = checksum(tensor)
     same = array.shape == tuple(tensor.shape) and array.dtype == _dtype(tensor)
     if not same or checksum(share_tensor(array)) != crc32:

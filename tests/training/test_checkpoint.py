@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -147,21 +145,19 @@ def test_changed_content_is_named(tmp_path):
     assert path.read_bytes() == content  # left for whoever can mend it
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits on file sizes are POSIX's")
-def test_a_full_disk_leaves_the_older_checkpoint(tmp_path):
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path, with_file_limit):
     write_checkpoint(tmp_path, tensors(), META)
     code = f"""
-import resource, signal, torch
+import torch
 from graphclust.training.checkpoint import write_checkpoint
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+limit()
 try:
     write_checkpoint({str(tmp_path)!r}, {{"a": torch.zeros(1 << 20)}}, {{}})
 except OSError as error:
     print("refused", error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "refused" in done.stdout and "no room for the checkpoint" in done.stdout
+    printed = with_file_limit(code, 1 << 20)
+    assert "refused" in printed and "no room for the checkpoint" in printed
     found, _ = read_checkpoint(tmp_path)
     assert found.keys() == tensors().keys()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
