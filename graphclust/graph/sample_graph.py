@@ -367,14 +367,15 @@ class SampleGraph(Data):
         return storage.save(folder, dict(self.items()), self.construction, references=references)
 
     @classmethod
-    def open(cls, folder: str | Path, *, verify: bool = False) -> SampleGraph:
+    def open(cls, folder: str | Path, *, verify: bool | None = None) -> SampleGraph:
         """Open a saved graph; its arrays are memory maps, read when they are needed.
 
         Parameters
         ----------
         folder : path
-        verify : bool, default=False
-            Read all arrays once and compare their checksums. Their sizes, shapes and types are always checked.
+        verify : bool, optional
+            Whether to read all arrays once and compare their checksums; None does so with arrays of at most 32 MiB.
+            Their sizes, shapes and types are always checked.
 
         Raises
         ------

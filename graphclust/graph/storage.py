@@ -31,6 +31,8 @@ VERSION = 1
 _HEADER = "graph.json"
 _PLAIN = (bool, int, float, str)
 _PIECE_BYTES = 16 << 20
+#: Arrays of at most so many bytes are compared with their checksum whenever they are opened: some milliseconds.
+_ALWAYS_COMPARED = 32 << 20
 #: Room for headers and the file system's own blocks.
 _SPARE_BYTES = 1 << 16
 
@@ -120,11 +122,12 @@ def save(
     return folder
 
 
-def load(folder: str | Path, *, verify: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def load(folder: str | Path, *, verify: bool | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read what :func:`save` wrote: the values by name (tensors over memory maps) and the construction.
 
-    Size, shape and type of each array are checked against graph.json; with ``verify`` its checksum too, for which all
-    of it is read. What is at an address is fetched into the local cache first, and its checksums are compared there.
+    Size, shape and type of each array are checked against graph.json; its checksum too, for which all of it is read,
+    where ``verify`` is true, or None and the array small. What is at an address is fetched into the local cache first,
+    and its checksums are compared there.
     """
     place = resolve(folder)
     folder = fetch(place) if isinstance(place, str) else place
@@ -154,7 +157,7 @@ def load(folder: str | Path, *, verify: bool = False) -> tuple[dict[str, Any], d
         ) from error
 
 
-def _map(folder: Path, entry: dict[str, Any], verify: bool) -> Tensor:
+def _map(folder: Path, entry: dict[str, Any], verify: bool | None) -> Tensor:
     if "path" in entry:
         path, remedy = Path(entry["path"]), "restore that file, or save the graph with a copy of its features"
     else:
@@ -179,7 +182,8 @@ def _map(folder: Path, entry: dict[str, Any], verify: bool) -> Tensor:
             f"{path} has {path.stat().st_size:,} bytes, but {_HEADER} says {entry['bytes']:,}; {remedy}"
         )
     tensor = share_tensor(array)
-    if verify and "crc32" in entry and (found := checksum(tensor)) != entry["crc32"]:
+    compared = array.nbytes <= _ALWAYS_COMPARED if verify is None else verify
+    if compared and "crc32" in entry and (found := checksum(tensor)) != entry["crc32"]:
         raise ValueError(
             f"{path} has checksum {found:08x}, but {_HEADER} says {entry['crc32']:08x}: its content changed; {remedy}"
         )
