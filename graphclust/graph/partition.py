@@ -79,8 +79,8 @@ def merge_parts(
     min_size : float, default=1
         Average linkage leaves a few samples that hardly any edge reaches alone to the end, and they would take the
         place of a cluster. Groups below this size do not count as clusters: the tree is cut where K others stand
-        (where that never happens, at K groups of any size), and each group joins the cluster that it has the
-        largest mean edge weight to, without an edge the one with the nearest mean.
+        (where that never happens, where the K-th largest group is largest), and each group joins the cluster that it
+        has the largest mean edge weight to, without an edge the one with the nearest mean.
 
     Returns
     -------
@@ -133,15 +133,12 @@ def merge_weights(
     n_leaves = np.ones(n_parts)  # ... and of how many parts it is made
     slot_of_part = np.arange(n_parts)
     linkage = np.zeros((n_parts - 1, 4))
-    cuts = [slot_of_part.copy() for _ in min_sizes]
+    cuts = [_Cut(n_clusters, min_size, slot_of_part) for min_size in min_sizes]
     height = -np.inf
-    found = [False] * len(cuts)
     near: _BestPair | None = None  # by place, from where no edge joins any two clusters
     for step in range(n_parts - 1):
-        for number, min_size in enumerate(min_sizes):
-            enough = int((alive & (size >= min_size)).sum()) == n_clusters
-            if enough or (n_parts - step == n_clusters and not found[number]):
-                cuts[number], found[number] = slot_of_part.copy(), found[number] or enough
+        for cut in cuts:
+            cut.look(size[alive], slot_of_part)
         i, j, value = linked.pair()
         if value <= 0:
             if means is None:
@@ -171,8 +168,9 @@ def merge_weights(
     leaf = parts.numpy()
     trees = []
     for cut in cuts:
-        cut = np.zeros(n_parts, dtype=int) if n_clusters == 1 else cut
-        part_labels = np.unique(cut, return_inverse=True)[1]
+        part_labels = (
+            np.unique(cut.groups, return_inverse=True)[1] if n_clusters > 1 else np.zeros(n_parts, int)
+        )
         if part_labels.max() >= n_clusters:
             part_labels = _join_small(part_labels, leaf, weights, positions, n_clusters)
         # A label should not depend on the order of the parts: the largest cluster is 0.
@@ -182,6 +180,24 @@ def merge_weights(
         part_labels = rank[part_labels]
         trees.append(MergeTree(torch.from_numpy(part_labels[leaf]), linkage, part_labels, parts))
     return trees
+
+
+class _Cut:
+    """Where a tree is cut: where K groups of at least `min_size` stand last, else where the K-th largest is largest."""
+
+    def __init__(self, n_clusters: int, min_size: float, groups: np.ndarray) -> None:
+        self.n_clusters, self.min_size = n_clusters, min_size
+        self.groups = groups.copy()
+        self.found, self.largest = False, 0.0
+
+    def look(self, sizes: np.ndarray, groups: np.ndarray) -> None:
+        """Between two merges: the sizes of the groups there are, and the group of each part."""
+        if int((sizes >= self.min_size).sum()) == self.n_clusters:
+            self.groups, self.found = groups.copy(), True
+        elif not self.found and len(sizes) >= self.n_clusters:
+            smallest = float(np.partition(sizes, -self.n_clusters)[-self.n_clusters])
+            if smallest >= self.largest:
+                self.groups, self.largest = groups.copy(), smallest
 
 
 def _join_small(

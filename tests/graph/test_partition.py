@@ -276,6 +276,26 @@ def test_one_tree_is_cut_for_several_least_sizes() -> None:
     assert not torch.equal(both[0], both[1])
 
 
+@pytest.mark.parametrize("seed", [0, 1, 3, 4])
+def test_where_k_large_groups_never_stand_the_kth_is_as_large_as_can_be(seed):
+    graph, parts, _ = problem(n=60, n_parts=20, seed=seed)
+    k, most = 3, 0
+    whole = merge_parts(graph, parts, k, graph.x)
+    groups = [frozenset(np.flatnonzero(parts == p).tolist()) for p in range(20)]
+    standing = set(groups)
+    for made in merged_groups(whole.linkage, parts):
+        if len(standing) >= k:
+            most = max(most, sorted(map(len, standing))[-k])
+        standing = {group for group in standing if not group <= made} | {made}
+    # Nowhere are there three groups of more than that.
+    found = merge_parts(graph, parts, k, graph.x, min_size=most + 1)
+    assert torch.bincount(found.labels).min() >= most
+    assert np.array_equal(found.linkage, whole.linkage)
+    assert most > torch.bincount(whole.labels).min(), (
+        "the last three groups are of that size too: another seed"
+    )
+
+
 class TestComponents:
     """Parts do not reach from one large component of the graph into another."""
 
