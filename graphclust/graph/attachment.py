@@ -87,6 +87,9 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     this is a large one. Its nodes are in the order of the graph, the new samples the last, and its attribute ``part``
     has their numbers there. Propagation weights that are computed from it are those of the whole graph at all edges
     that the convolutions read. Neighbour lists it has none.
+
+    Its attribute ``stand_for`` [M] says which node is each new sample: the old one that it equals, else its own. (As a
+    new one it would be its own nearest neighbour, and be read elsewhere than it was.)
     """
     how = graph.construction
     if how.get("source") != "features" or "normalized" in how:
@@ -102,10 +105,17 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     weight = attached_weights(neighbor_index, distance, how["kernel"], bandwidth, new, old, old_distance)
     edges = neighbor_edges(neighbor_index, n)
     edges, edge_weight = coalesce(edges, weight.flatten(), n + len(new), sort_by_row=False)
-    # The degrees of the nodes that the first convolution reads need the edges into them.
-    part = None if hops is None else around(graph.edge_index, n, neighbor_index.flatten().cpu(), hops)
+    nearest = neighbor_index[:, 0]
+    equal = (old[nearest] == new).all(dim=1)
+    stand_for = torch.where(equal, nearest, torch.arange(n, n + len(new), device=nearest.device)).cpu()
+    part = None
+    if hops is not None:
+        # The degrees of the nodes that the first convolution reads need the edges into them; and what all convolutions
+        # make of an old node begins a step further away than what they make of a new one beside it.
+        steps = hops + int(equal.any())
+        part = around(graph.edge_index, n, neighbor_index.flatten().cpu(), steps)
     if part is not None:
-        return _part_of(graph, StackedRows(old, new), edges, edge_weight, *part)
+        return _part_of(graph, StackedRows(old, new), edges, edge_weight, stand_for, *part)
     attached = type(graph)(num_nodes=n + len(new))
     attached.x = StackedRows(old, new)
     attached.edge_index = torch.cat([graph.edge_index, edges], dim=1)
@@ -113,12 +123,19 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     attached["neighbor_index"] = StackedRows(graph["neighbor_index"], neighbor_index)
     attached["neighbor_distance"] = StackedRows(old_distance, distance)
     attached.num_old = n
+    attached.stand_for = stand_for
     attached.construction = how
     return attached
 
 
 def _part_of(
-    graph: Any, x: StackedRows, edges: Tensor, edge_weight: Tensor, nodes: Tensor, columns: Tensor
+    graph: Any,
+    x: StackedRows,
+    edges: Tensor,
+    edge_weight: Tensor,
+    stand_for: Tensor,
+    nodes: Tensor,
+    columns: Tensor,
 ) -> Any:
     """Old nodes and edges (columns of edge_index) that are near new samples, these, and the edges into them."""
     n = len(x.first)
@@ -131,5 +148,6 @@ def _part_of(
     attached.edge_weight = torch.cat([graph.edge_weight[columns.to(device)], edge_weight])
     attached.num_old = len(nodes) - len(x.second)
     attached.part = nodes
+    attached.stand_for = torch.searchsorted(nodes, stand_for)
     attached.construction = graph.construction
     return attached

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from graphclust.training.batches import BatchSource
 @dataclass(eq=False, repr=False, kw_only=True)
 class GraphClusterer(DeepClusterer):
     """Base of the deep estimators with a graph: it is given (a PyG Data with edges) or built from the features.
+
+    New samples are attached to a graph that was built. One that equals its nearest training sample *is* that sample, so
+    that ``predict(X)`` of the training data is `labels_`.
 
     Parameters
     ----------
@@ -119,8 +122,7 @@ class GraphClusterer(DeepClusterer):
                 "SampleGraph that holds the samples and their edges"
             )
         attached = self._attach(features)
-        n = attached.num_nodes
-        return self._source(attached, self._device), torch.arange(n - len(features), n)
+        return self._source(attached, self._device), attached.stand_for
 
     def _attach(self, features: Tensor) -> SampleGraph:
         """The training graph, or the part of it that counts, with new samples joined to it; no features are copied."""
@@ -130,9 +132,22 @@ class GraphClusterer(DeepClusterer):
         """Convolutions that a label depends on and no further edge; None where it may depend on all of the graph."""
         return None
 
+    def _probabilities(self, source: BatchSource, nodes: Tensor | None) -> Any:
+        wanted, place = unique_nodes(nodes)
+        found = super()._probabilities(source, wanted)
+        # NumPy takes a tensor with a single entry for a number.
+        return found if nodes is None else found[place.numpy()]
+
     def _write(self, folder: Path) -> None:
         super()._write(folder)
         self.graph_.save(folder / "graph")
 
     def _read(self, folder: Path) -> None:
         self.graph_ = SampleGraph.open(folder / "graph")
+
+
+def unique_nodes(nodes: Tensor | None) -> tuple[Tensor | None, Any]:
+    """Sorted nodes without repetition, and where each of the given ones is among them (all for None)."""
+    if nodes is None:
+        return None, slice(None)
+    return nodes.unique(return_inverse=True)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from graphclust._checks import check_choice, check_count, check_number
-from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.graph import GraphClusterer, unique_nodes
 from graphclust.methods.inputs import Input
 from graphclust.methods.starts import start_centers
 from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
@@ -32,8 +32,8 @@ from graphclust.training.stage import Stage, Step
 class GraphCodes(GraphClusterer):
     """Base of the estimators whose codes depend on the graph, not on a sample's own features alone.
 
-    New samples are attached to the training graph by `transform` as by `predict`. A row that equals its nearest
-    training sample *is* that sample and gets its code, so that ``transform(X)`` of the training data is `embedding_`.
+    New samples are attached to the training graph by `transform` as by `predict`, so that ``transform(X)`` of the
+    training data is `embedding_`.
     """
 
     @abstractmethod
@@ -47,25 +47,10 @@ class GraphCodes(GraphClusterer):
         check_is_fitted(self, "model_")
         return self._codes(*self._new_samples(X))
 
-    def _new_samples(self, X: Input) -> tuple[BatchSource, Tensor | None]:
-        source, nodes = super()._new_samples(X)
-        if nodes is None:
-            return source, None
-        # A training sample that is attached as a new one would be its own nearest neighbour, and read elsewhere.
-        nearest = source.graph["neighbor_index"][nodes][:, 0]
-        known = (source.x[nearest] == source.x[nodes]).all(dim=1)
-        return source, torch.where(known, nearest, nodes)
-
     def _codes(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
-        wanted, place = _unique(nodes)
+        wanted, place = unique_nodes(nodes)
         codes = torch.cat([codes for _, codes in self._graph_codes(self.model_, source, wanted)])
         return codes[place].float().numpy()
-
-    def _probabilities(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
-        wanted, place = _unique(nodes)
-        found: NDArray[np.float32] = super()._probabilities(source, wanted)
-        # NumPy takes a tensor with a single entry for a number.
-        return found if nodes is None else found[place.numpy()]
 
     def _logits(
         self, model: Any, source: BatchSource, nodes: Tensor | None
@@ -194,10 +179,3 @@ class GraphEncoderClusterer(GraphCodes):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for block, out in layerwise_outputs(model.encoder, source, nodes, prepare=model.scale):
             yield block, model.code(out)
-
-
-def _unique(nodes: Tensor | None) -> tuple[Tensor | None, Any]:
-    """Sorted nodes without repetition, and where each of the given ones is among them (all for None)."""
-    if nodes is None:
-        return None, slice(None)
-    return nodes.unique(return_inverse=True)

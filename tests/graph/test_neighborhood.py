@@ -68,6 +68,9 @@ def test_labels_are_those_of_the_whole_graph(
     small: dict[str, Any] = {"hidden_channels": (16,), "pretrain_epochs": 2, "branch_epochs": 2, "epochs": 2}
     model: Any = VGDCN(5, conv=conv, normalization=normalization, random_state=0, batch_size=500, **small)
     model.fit(graph)
+    known = model.predict_proba(x[[1500, 7]])  # samples of the graph are what they were
+    np.testing.assert_allclose(known, model.probabilities_[[1500, 7]], rtol=0, atol=1e-6)
+    assert model._new_samples(x[[1500, 7]])[0].n_samples < 200
     new = x[[1500, 7, 2990, 7]] + np.float32(0.3)
     source, nodes = model._new_samples(new)
     assert source.n_samples < 200 and nodes.tolist() == list(range(source.n_samples - 4, source.n_samples))

@@ -445,8 +445,17 @@ class TestNewSamples:
     def test_samples_that_were_fitted_keep_their_labels(
         self, fitted: VGDCN, split: tuple[Arrays, Arrays]
     ) -> None:
-        again = fitted.predict(split[0][0])
-        assert (again == fitted.labels_).mean() > 0.98
+        x = split[0][0]
+        np.testing.assert_array_equal(fitted.predict(x), fitted.labels_)
+        few = [5, 3, 3, 8]
+        np.testing.assert_allclose(fitted.predict_proba(x[few]), fitted.probabilities_[few], atol=1e-5)
+        beside_new = np.concatenate([split[1][0][:2], x[few]])
+        np.testing.assert_allclose(
+            fitted.predict_proba(beside_new)[2:], fitted.probabilities_[few], atol=1e-5
+        )
+        np.testing.assert_allclose(
+            fitted.predict_proba(beside_new)[:2], fitted.predict_proba(split[1][0][:2]), atol=1e-5
+        )
 
     def test_held_out_samples_reach_their_class(self, fitted: VGDCN, split: tuple[Arrays, Arrays]) -> None:
         (_, old_y), (new_x, new_y) = split
