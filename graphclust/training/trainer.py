@@ -33,6 +33,9 @@ History = list[dict[str, Any]]
 
 #: Seconds after which a checkpoint is due, however few epochs went by: no loss costs more than this and an epoch.
 _CHECKPOINT_AFTER = 300.0
+#: Products that the CPU's library keeps compiled at most, and what it calls that number.
+_MOST_COMPILED = 256
+_COMPILED = "PRIMITIVE_CACHE_CAPACITY"
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -80,6 +83,16 @@ class _Bfloat16(MixedPrecision):
 
     def convert_input(self, data: Any) -> Any:
         return data
+
+
+def _bound_compiled_products() -> None:
+    """Keep fewer compiled products of the CPU's library than it would, unless the user has said how many.
+
+    It compiles one for each shape, of half a megabyte, and keeps 1,024 of them; sampled batches have a new number of
+    rows every time. It reads the number when it is first asked for a product, so a later call does nothing.
+    """
+    if not any(f"{prefix}{_COMPILED}" in os.environ for prefix in ("ONEDNN_", "DNNL_")):
+        os.environ[f"ONEDNN_{_COMPILED}"] = str(_MOST_COMPILED)
 
 
 class _Objective(nn.Module):
@@ -204,6 +217,7 @@ class Trainer:
         devices: Any = [index] if self.device.type == "cuda" else 1
         precision: dict[str, Any] = {"precision": self.precision}
         if self.precision == "bf16-mixed":
+            _bound_compiled_products()
             precision = {"plugins": _Bfloat16(self.precision, self.device.type)}
         fabric = Fabric(accelerator=self.device.type, devices=devices, **precision)
         model.to(self.device)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from graphclust.graph import SampleGraph
-from graphclust.training import BatchSource, Stage, Step, Trainer, choose_device, choose_precision
+from graphclust.training import BatchSource, Stage, Step, Trainer, choose_device, choose_precision, trainer
 from graphclust.training.checkpoint import read_checkpoint
 
 
@@ -371,6 +371,18 @@ def test_device_and_precision():
     assert choose_precision("auto", torch.device("cpu")) in ("bf16-mixed", "32-true")
     with pytest.raises(ValueError, match="checkpoint_every=0 must be at least 1"):
         Trainer(checkpoint_every=0)
+
+
+@pytest.mark.parametrize("theirs", [None, "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "DNNL_PRIMITIVE_CACHE_CAPACITY"])
+def test_compiled_products_are_bounded_but_not_against_the_user(theirs, monkeypatch):
+    names = [f"{prefix}_PRIMITIVE_CACHE_CAPACITY" for prefix in ("ONEDNN", "DNNL")]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    if theirs:
+        monkeypatch.setenv(theirs, "7")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    trainer._bound_compiled_products()
+    assert [os.environ.get(name) for name in names if name in os.environ] == (["7"] if theirs else ["256"])
 
 
 def test_bfloat16_trains(graph, caplog):
