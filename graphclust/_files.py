@@ -29,7 +29,11 @@ __all__ = [
 
 # Names that an .npz file often gives its features, the surest first.
 _FEATURE_KEYS = ("x", "X", "features", "embeddings", "data", "images")
-_READABLE = (".npy", ".npz", ".csv", ".tsv", ".parquet")
+_TEXT = (".csv", ".tsv", ".txt")
+#: How files of features end.
+READABLE = (".npy", ".npz", *_TEXT, ".parquet", *(f"{ending}.gz" for ending in _TEXT))
+#: The same for messages.
+READABLE_AS_TEXT = ".npy, .npz, .parquet, .csv, .tsv or .txt (these three also with .gz)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +85,9 @@ def read_features(
     Parameters
     ----------
     path : path or address
-        ``.npy`` (opened as a memory map), ``.npz``, ``.csv`` or ``.tsv`` (with or without a header), ``.parquet``. What
-        is at an address that fsspec knows (``s3://bucket/x.npy``) is fetched into the local cache first.
+        ``.npy`` (opened as a memory map), ``.npz``, ``.csv``, ``.tsv`` or ``.txt`` (with or without a header, also
+        with ``.gz``), ``.parquet``. What is at an address that fsspec knows (``s3://bucket/x.npy``) is fetched into
+        the local cache first.
     key : str, optional
         The array of an ``.npz`` file, or the column of a table that holds a vector a row. By default the array named
         x, X, features, embeddings, data or images, else the only one; of a table all columns that are left.
@@ -113,11 +118,11 @@ def read_features(
     path = fetch_file(place) if isinstance(place, str) else place
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}: give a file that ends in {', '.join(_READABLE)}")
+        raise FileNotFoundError(f"{path} {what}: give a file that ends in {READABLE_AS_TEXT}")
     suffix = path.suffix.lower()
-    if suffix not in _READABLE:
+    if not path.name.lower().endswith(READABLE):
         raise ValueError(
-            f"{path} ends in {suffix or 'nothing'!r}: give a file that ends in {', '.join(_READABLE)}"
+            f"{path} ends in {suffix or 'nothing'!r}: give a file that ends in {READABLE_AS_TEXT}"
         )
     if suffix in {".npy", ".npz"}:
         for given, what in ((ignore, "columns to ignore were"), (names, "a column of names was")):
@@ -145,12 +150,13 @@ def read_features(
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """A damaged file gets one error that names it, whatever its reader raises."""
+    import gzip
     import zipfile
     import zlib
 
     try:
         yield
-    except (EOFError, zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
+    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged or not what its name says ({error})") from error
     except ValueError as error:
         if str(path) in str(error):

@@ -1,13 +1,14 @@
-"""Tables of numbers in, from .csv, .tsv and .parquet: one row a sample."""
+"""Tables of numbers in, from .csv, .tsv, .txt and .parquet: one row a sample."""
 
 from __future__ import annotations
 
+import gzip
 import re
 import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -114,13 +115,13 @@ def _parse(path: Path) -> DataFrame:
     if path.suffix.lower() == ".parquet":
         return pd.read_parquet(path)
     encoding = _encoding(path)
-    with path.open(encoding=encoding) as file:
+    with _open_text(path, encoding) as file:
         lines = list(islice(file, _FIRST_LINES))
     first = lines[0] if lines else ""
     separator = _separator(lines)
     decimal = _decimal_mark(lines, separator)
     # A first line of numbers alone is data. Columns without a header are called 0, 1, 2, ...
-    header = None if all(_is_number(cell, decimal) for cell in first.strip().split(separator)) else 0
+    header = None if all(_is_number(cell, decimal) for cell in re.split(separator, first.strip())) else 0
     try:
         table = pd.read_csv(path, sep=separator, header=header, encoding=encoding, decimal=decimal)
     except pd.errors.EmptyDataError:
@@ -139,7 +140,7 @@ def _parse(path: Path) -> DataFrame:
 
 def _encoding(path: Path) -> str:
     """UTF-8, or what spreadsheets of Western Europe write where the bytes are none."""
-    with path.open(encoding="utf-8-sig") as file:
+    with _open_text(path, "utf-8-sig") as file:
         try:
             while file.read(1 << 20):
                 pass
@@ -148,12 +149,26 @@ def _encoding(path: Path) -> str:
     return "utf-8-sig"
 
 
+def _open_text(path: Path, encoding: str) -> IO[str]:
+    return (
+        gzip.open(path, "rt", encoding=encoding)
+        if path.suffix.lower() == ".gz"
+        else path.open(encoding=encoding)
+    )
+
+
 def _separator(lines: Sequence[str]) -> str:
-    """A tab or semicolon that all lines have equally often (commas mark decimals too), or the commonest."""
+    """A tab or semicolon that all lines have equally often (commas mark decimals too), or the commonest.
+
+    Where no line has any of these marks, white space that all lines have equally often: what NumPy's savetxt writes.
+    """
     counted = [line for line in lines if line.strip()] or [""]
     for mark in "\t;":
         if mark in counted[0] and len({line.count(mark) for line in counted}) == 1:
             return mark
+    if not any(mark in line for line in counted for mark in ",;\t"):
+        cells = {len(line.split()) for line in counted}
+        return r"\s+" if len(cells) == 1 and cells != {1} else ","
     return max(",;\t", key=counted[0].count)
 
 
@@ -161,7 +176,7 @@ def _decimal_mark(lines: Sequence[str], separator: str) -> str:
     """A comma where it stands inside of numbers, and no point does; spreadsheets of many countries write 1,5."""
     if separator == ",":
         return "."
-    cells = [cell.strip().strip('"') for line in lines for cell in line.split(separator)]
+    cells = [cell.strip().strip('"') for line in lines for cell in re.split(separator, line.strip())]
     with_comma = any(re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", cell) for cell in cells)
     with_point = any(re.fullmatch(r"[+-]?\d*\.\d+([eE][+-]?\d+)?", cell) for cell in cells)
     return "," if with_comma and not with_point else "."

@@ -112,17 +112,35 @@ class TestReading:
         with pytest.raises(ValueError, match="no array 'third'.*'first', 'second'"):
             read_features(tmp_path / "a.npz", key="third")
 
-    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".txt", ".csv.gz", ".TSV.gz", ".parquet"])
     def test_tables(self, ending: str, table: pd.DataFrame, tmp_path: Path) -> None:
         path = tmp_path / f"table{ending}"
         if ending == ".parquet":
             table.to_parquet(path)
         else:
-            table.to_csv(path, index=False, sep="\t" if ending == ".tsv" else ",")
+            table.to_csv(path, index=False, sep="\t" if "tsv" in ending.lower() else ",")
         read = read_features(path, labels="digit", ignore=["name"])
         np.testing.assert_allclose(read.x, table.filter(like="pixel").to_numpy(), rtol=1e-6)
         assert read.labels is not None
         np.testing.assert_array_equal(read.labels, table["digit"])
+
+    @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz"])
+    def test_white_space_between_the_numbers(self, name: str, tmp_path: Path) -> None:
+        """What NumPy's savetxt writes, with and without names of columns; blanks inside of one are no columns."""
+        values = np.array([[1.5, -2e-3, 3], [4, 5, 6]])
+        np.savetxt(tmp_path / name, values)
+        np.testing.assert_allclose(read_features(tmp_path / name).x, values)
+        np.savetxt(tmp_path / name, values, header="one two  three", comments="")
+        read = read_features(tmp_path / name, ignore=["two"])
+        assert read.columns == ["one", "three"]
+        np.testing.assert_allclose(read.x, values[:, [0, 2]])
+        np.savetxt(tmp_path / name, values[:, :1], header="one column", comments="")
+        assert read_features(tmp_path / name).columns == ["one column"]
+
+    def test_a_compressed_table_that_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv.gz").write_text("1,2")
+        with pytest.raises(ValueError, match=r"a\.csv\.gz .*(damaged|cannot be read)"):
+            read_features(tmp_path / "a.csv.gz")
 
     @pytest.mark.parametrize("separator", [",", ";", "\t"])
     def test_csv_without_a_header_loses_no_row(self, separator: str, tmp_path: Path) -> None:
@@ -216,7 +234,7 @@ class TestReading:
     @pytest.mark.parametrize(
         ("name", "content", "message"),
         [
-            ("a.txt", b"1,2", "'.txt'.*\\.npy, \\.npz, \\.csv"),
+            ("a.doc", b"1,2", "'.doc'.*\\.npy, \\.npz, .*\\.csv"),
             ("a.csv", b"", "is empty"),
             ("a.npy", b"\x93NUMPY\x01\x00", "a.npy"),
             ("a.npz", b"PK\x03\x04 cut off", "a.npz"),

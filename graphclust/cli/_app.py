@@ -25,12 +25,14 @@ app = typer.Typer(
 _EXPECTED_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, ArithmeticError)
 
 # Options that several commands share.
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Features: .npy, .npz, .csv, .tsv or .parquet.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Features: .npy, .npz, .csv, .tsv, .txt or .parquet.")
+]
 Source = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="Features (.npy, .npz, .csv, .tsv or .parquet), or images: a folder, a file, a tar shard.",
+        help="Features (.npy, .npz, .csv, .tsv, .txt or .parquet), or images: a folder, a file, a tar shard.",
     ),
 ]
 Key = Annotated[

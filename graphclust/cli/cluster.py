@@ -134,8 +134,8 @@ def cluster(
         of_images = key is None and is_image_source(file)
         if not of_images and not file.exists():
             raise FileNotFoundError(
-                f"{file} does not exist: name a folder of images, or a file of features (.npy, .npz, .csv, .tsv or "
-                ".parquet)"
+                f"{file} does not exist: name a folder of images, or a file of features (.npy, .npz, .parquet, .csv, "
+                ".tsv or .txt)"
             )
         if of_images:
             refuse_table_options(ignore=ignore, names=names, probabilities=probabilities)

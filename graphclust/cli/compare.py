@@ -29,7 +29,7 @@ def compare(
         str,
         typer.Argument(
             metavar="DATA",
-            help="Features (.npy, .npz, .csv, .tsv, .parquet), or a data set by name: digits, usps, cora, ...",
+            help="Features (.npy, .npz, .csv, .tsv, .txt, .parquet), or a data set by name: digits, usps, cora, ...",
         ),
     ],
     out: Annotated[

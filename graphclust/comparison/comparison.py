@@ -281,9 +281,9 @@ def compare(
     Parameters
     ----------
     data : array [N, d], tensor, PyG Data, SampleGraph, Dataset, path or str
-        Features; a file of them (.npy, .npz, .csv, .tsv, .parquet); the name of a data set (`datasets.names`), which
-        brings its labels along. A graph goes with its edges to the methods that take edges, and as features to the
-        others.
+        Features; a file of them (.npy, .npz, .csv, .tsv, .txt, .parquet); the name of a data set (`datasets.names`),
+        which brings its labels along. A graph goes with its edges to the methods that take edges, and as features to
+        the others.
     methods : str, estimator, sequence of these, or mapping, default="all"
         Names in any case, classes or unfitted estimators; a mapping gives the rows names of their own, as in
         ``{"5 neighbours": VGDCN(n_neighbors=5), "20 neighbours": VGDCN(n_neighbors=20)}``.

@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 
 from graphclust import datasets
 from graphclust._checks import check_features
-from graphclust._files import read_features
+from graphclust._files import READABLE_AS_TEXT, read_features
 from graphclust._labels import as_array
 from graphclust.graph import SampleGraph
 
@@ -168,8 +168,8 @@ def _is_dataset(name: str | os.PathLike[str]) -> bool:
     if Path(name).suffix or len(Path(name).parts) > 1:
         return False
     raise FileNotFoundError(
-        f"{name} is neither a file nor a data set: name a file that ends in .npy, .npz, .csv, .tsv or .parquet, "
-        f"or one of {', '.join(datasets.names())}"
+        f"{name} is neither a file nor a data set: name a file that ends in "
+        f"{READABLE_AS_TEXT}, or one of {', '.join(datasets.names())}"
     )
 
 

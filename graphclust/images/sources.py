@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphclust._files import read_features
+from graphclust._files import READABLE, read_features
 from graphclust.images.containers import (
     hugging_face_images,
     open_hugging_face_folder,
@@ -34,7 +34,6 @@ from graphclust.images.items import (
     text_as_path,
 )
 
-_FEATURE_FILES = (".npy", ".npz", ".csv", ".tsv", ".parquet")
 _HUGGING_FACE = ("dataset_info.json", "dataset_dict.json")
 
 
@@ -126,7 +125,7 @@ def _from_path(path: str, column: str | None) -> Source:
         return Source(shown, list(items), skipped)
     if lowered.endswith(".parquet") and column is None and parquet_image_column(path) is not None:
         return Source(shown, list(parquet_images(os.path.abspath(path))))
-    if lowered.endswith(_FEATURE_FILES):
+    if lowered.endswith(READABLE):
         table = read_features(path, key=column)
         if table.image_shape is None:
             return Source(shown, features=table.x)
