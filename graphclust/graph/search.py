@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from graphclust._checks import check_count, check_device, check_features, check_generator, check_number
+from graphclust._progress import tracked
 from graphclust.graph._engines import exact_engine, load_faiss, scan
 from graphclust.graph._indexes import ApproximateIndex, choose_index, is_exact_affordable, is_self_join
 from graphclust.graph._metrics import Metric, Rows
@@ -348,15 +349,7 @@ class NeighborSearch:
             )
 
     def _track(self, steps: Iterable) -> Iterable:
-        if not self.verbose:
-            return steps
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        if not console.is_terminal:  # rich would leave an empty line in the log
-            return steps
-        return track(steps, description="Searching neighbours", transient=True, console=console)
+        return tracked(steps, "Searching neighbours", self.verbose)
 
     @staticmethod
     def _quiet(steps: Iterable) -> Iterable:

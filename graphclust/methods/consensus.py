@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from graphclust._checks import check_choice, check_count
+from graphclust._progress import tracked
 from graphclust.graph import SampleGraph
 from graphclust.graph.agreement import agreed_partition
 from graphclust.graph.attachment import attach
@@ -106,6 +107,8 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         Parts that a cluster is made of; fewer where they would hold less than 8 samples on average.
     n_runs : int
         Over-segmentations of each scaling, whose consensus is taken.
+    verbose : bool
+        Show progress.
 
     Attributes
     ----------
@@ -134,6 +137,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     scale: str = "auto"
     parts_per_cluster: int = 24
     n_runs: int = 4
+    verbose: bool = False
 
     if TYPE_CHECKING:
         probabilities_: NDArray[np.float32] | sp.csr_matrix
@@ -171,6 +175,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
             p=self.p,
             recall=_RECALL if self._is_large(len(scaled)) else 0.95,
             random_state=0,
+            verbose=self.verbose,
         )
 
     def _is_large(self, n: int) -> bool:
@@ -237,7 +242,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         n_neighbors = max(1, min(self.n_neighbors, len(rows) - 1))
         scales, graphs, shared_runs, weights = vector_scales(torch.from_numpy(x)), [], [], []
         suited = suited_scaling(scales)
-        for scale in scales:
+        for scale in tracked(scales, "Clustering under several scalings", self.verbose):
             graph = (
                 self.graph_
                 if whole and scale.taken == self._scale.taken

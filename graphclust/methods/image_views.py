@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from graphclust._progress import tracked
 from graphclust.images.encoders import EFFICIENTNET_LAYERS, make_encoder
 from graphclust.methods.views import View, n_different, view_of
 from graphclust.nn.gradient_histograms import GradientHistograms
@@ -115,12 +114,8 @@ def pretrained_views(
         rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:_READ].sort().values
     picked = x if rows is None else x[rows]
     low, high = float(picked.min()), float(picked.max())
-    blocks: Iterable[Tensor] = picked.split(encoder.batch_size)
-    console = Console(stderr=True)
-    if verbose and console.is_terminal:
-        blocks = track(list(blocks), f"Reading images by {encoder.name}", transient=True, console=console)
     read = []
-    for block in blocks:
+    for block in tracked(picked.split(encoder.batch_size), f"Reading images by {encoder.name}", verbose):
         maps = block.float().unflatten(1, image_shape).permute(0, 3, 1, 2)
         maps = (maps - low) * (255 / max(high - low, 1e-30))
         if maps.shape[1] != 3:
