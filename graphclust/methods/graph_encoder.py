@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from graphclust._checks import check_choice, check_count, check_number
+from graphclust.graph import SampleGraph
 from graphclust.methods.graph import GraphClusterer, unique_nodes
 from graphclust.methods.inputs import Input
 from graphclust.methods.starts import start_centers
@@ -24,8 +25,11 @@ from graphclust.nn.graph_encoder import GraphEncoder, GraphEncoderNetwork
 from graphclust.nn.heads import StudentTAssignment
 from graphclust.nn.scaling import FeatureScale
 from graphclust.training.batches import Batch, BatchSource
-from graphclust.training.inference import layerwise_outputs
+from graphclust.training.inference import collect, layerwise_outputs
 from graphclust.training.stage import Stage, Step
+
+#: Codes that are classified at once.
+_ROWS = 8192
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -47,6 +51,15 @@ class GraphCodes(GraphClusterer):
         check_is_fitted(self, "model_")
         return self._codes(*self._new_samples(X))
 
+    def _take_results(self, source: BatchSource) -> None:
+        # The graph is read once, for the codes; the labels are read off these.
+        assert isinstance(source.graph, SampleGraph)
+        self.graph_ = source.graph
+        codes = torch.cat([codes for _, codes in self._graph_codes(self.model_, source, None)])
+        logits = (self._head_of(self.model_, block, source) for block in codes.split(_ROWS))
+        self.labels_, self.probabilities_ = collect(logits, len(codes))
+        self.embedding_ = codes.float().numpy()
+
     def _codes(self, source: BatchSource, nodes: Tensor | None) -> NDArray[np.float32]:
         wanted, place = unique_nodes(nodes)
         codes = torch.cat([codes for _, codes in self._graph_codes(self.model_, source, wanted)])
@@ -56,8 +69,13 @@ class GraphCodes(GraphClusterer):
         self, model: Any, source: BatchSource, nodes: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for block, codes in self._graph_codes(model, source, nodes):
-            with torch.no_grad():
-                yield block, model.head(codes.to(source.device)).cpu()
+            yield block, self._head_of(model, codes, source)
+
+    @staticmethod
+    def _head_of(model: Any, codes: Tensor, source: BatchSource) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = model.head(codes.to(source.device)).cpu()
+        return logits
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
