@@ -24,6 +24,7 @@ from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
 from graphclust.nn.graph_encoder import GraphEncoder, GraphEncoderNetwork
 from graphclust.nn.heads import StudentTAssignment
 from graphclust.nn.scaling import FeatureScale
+from graphclust.nn.term_scale import TermScale
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.inference import collect, layerwise_outputs
 from graphclust.training.stage import Stage, Step
@@ -84,6 +85,8 @@ class GraphEncoderClusterer(GraphCodes):
 
     A method says what is minimised (`_loss`); it may replace the encoder (`_encoder`), what holds the clusters
     (`_head`), how they begin (`_start`), and the order of things (`_stages`).
+
+    With ``scale="auto"`` bags of words have rows of length 1 (`graphclust.nn.TermScale`).
 
     Parameters
     ----------
@@ -148,13 +151,17 @@ class GraphEncoderClusterer(GraphCodes):
 
     def _build(self, n_features: int) -> Any:
         return GraphEncoderNetwork(
-            FeatureScale(n_features),
+            self._feature_scale(n_features),
             self._encoder(n_features),
             self._head(),
             self.n_clusters_,
             self.latent_dim,
             unit_length=self._unit_length,
         )
+
+    def _feature_scale(self, n_features: int) -> FeatureScale | TermScale:
+        """Scaling of the input. Long documents shall not count more than short ones."""
+        return TermScale(n_features, by_rarity=False)
 
     def _encoder(self, n_features: int) -> GraphEncoder:
         """Convolutions from features to codes."""

@@ -121,12 +121,14 @@ class GraphInfomaxClustering(ContrastedClusterer):
 
     def _build(self, n_features: int) -> GraphEncoderNetwork:
         model = super()._build(n_features)
-        model.scale = TermScale(n_features)
         model.register_buffer("components", torch.zeros(n_features, min(self.n_components, n_features)))
         model.register_buffer("view", torch.zeros((), dtype=torch.int64))
         model.register_buffer("edges_seen", torch.zeros(2, dtype=torch.int64))
         model.head = CenterSoftmax(self.n_clusters_, self.latent_dim + model.components.shape[1])
         return model
+
+    def _feature_scale(self, n_features: int) -> TermScale:
+        return TermScale(n_features)
 
     def _loss(self, model: Any, batch: Batch) -> Step:
         return Step({"discrimination": self._contrast(model, batch)[0]})

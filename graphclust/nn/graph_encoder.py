@@ -13,6 +13,7 @@ from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.convolutions import Convolution, make_convolution
 from graphclust.nn.heads import ClusterFrequencies
 from graphclust.nn.scaling import FeatureScale
+from graphclust.nn.term_scale import TermScale
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -99,7 +100,7 @@ class GraphEncoderNetwork(nn.Module):
 
     Parameters
     ----------
-    scale : FeatureScale
+    scale : FeatureScale or TermScale
         From stored features to the network's input.
     encoder : Module
         ``encoder(x, adjacency, constant=...) -> [n, width]``: a `GraphEncoder`.
@@ -113,14 +114,14 @@ class GraphEncoderNetwork(nn.Module):
         Whether codes are scaled to length 1.
     """
 
-    scale: FeatureScale
+    scale: FeatureScale | TermScale
     encoder: GraphEncoder
     head: Any
     frequencies: ClusterFrequencies
 
     def __init__(
         self,
-        scale: FeatureScale,
+        scale: FeatureScale | TermScale,
         encoder: GraphEncoder,
         head: nn.Module,
         n_clusters: int,

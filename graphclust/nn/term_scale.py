@@ -16,13 +16,20 @@ class TermScale(nn.Module):
     Features are bags of words where none is negative and at most 5 % of the entries are not zero. Feature j, which
     :math:`n_j` of n samples have, is multiplied by :math:`\log(n / n_j)` (Sparck Jones 1972), and rows are divided by
     their length, so that long documents count no more than short ones.
+
+    Parameters
+    ----------
+    n_features : int
+    by_rarity : bool, default=True
+        Without it all words count the same, and the rows alone are scaled.
     """
 
     weight: Tensor
     unit_length: Tensor
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, by_rarity: bool = True) -> None:
         super().__init__()
+        self.by_rarity = by_rarity
         self.plain = FeatureScale(n_features)
         self.unit_range = False
         self.register_buffer("weight", torch.ones(n_features))
@@ -42,8 +49,8 @@ class TermScale(nn.Module):
                 present += (block != 0).sum(dim=0).cpu()
                 negative = negative or bool((block < 0).any())
         if scale == "auto" and not negative and int(present.sum()) <= DENSITY * x.numel():
-            # A word that all samples have, or none, tells nothing.
-            self.weight.copy_((x.shape[0] / present.clamp_min(1)).log() * (present > 0))
+            if self.by_rarity:  # a word that all samples have, or none, tells nothing
+                self.weight.copy_((x.shape[0] / present.clamp_min(1)).log() * (present > 0))
             self.unit_length.fill_(True)
             return self
         self.plain.fit(x, scale, block_size=block_size)

@@ -1,5 +1,7 @@
 """GAE, VGAE, DAEGC and DFCN: what is their own; tests/methods/test_recipes.py has what they share with all methods."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -272,3 +274,23 @@ def test_batches_of_daegc_are_sampled_by_as_many_processes_as_asked_for(samples)
     model = DAEGC(10, num_workers=3, **SETTINGS[DAEGC])
     graph = SampleGraph.from_features(samples[0][:100], 5)
     assert model._source(graph, torch.device("cpu")).num_workers == 3
+
+
+@pytest.mark.parametrize("method", [GAE, DAEGC])
+def test_bags_of_words_have_rows_of_length_1(method: Any) -> None:
+    """A document that says everything twice is the same document."""
+    generator = np.random.default_rng(0)
+    x = (generator.random((60, 200)) < 0.03).astype(np.float32)
+    x[:, 0] += x.sum(axis=1) == 0
+    ring = np.arange(60)
+    edges = torch.from_numpy(np.stack([np.r_[ring, (ring + 1) % 60], np.r_[(ring + 1) % 60, ring]]))
+    times = generator.integers(1, 5, (60, 1)).astype(np.float32)
+    model, other = (
+        method(3, epochs=3, random_state=0, precision="32-true").fit(
+            Data(x=torch.from_numpy(rows), edge_index=edges)
+        )
+        for rows in (x, times * x)
+    )
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(model.model_.scale(torch.from_numpy(x)), x / length, atol=1e-6)
+    np.testing.assert_allclose(model.embedding_, other.embedding_, atol=1e-3)
