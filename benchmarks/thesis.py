@@ -8,7 +8,8 @@
 - samples: images drawn from the decoder after 1, 40 and 100 epochs.
 
 Without --wide the networks are d-256-256-512-10 and the sweeps take 20 epochs at a rate of 2e-4, a tenth of the time of
-the thesis's d-500-500-2000-10 with 100. Writes benchmarks/results/thesis_*.csv and docs/images/thesis_*.png.
+the thesis's d-500-500-2000-10 with 100. Writes benchmarks/results/thesis_*.csv and docs/images/thesis_*.png,
+the wide sweeps under names of their own.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def samples(epochs: int, **parameters: Any) -> dict[str, Any]:
     return {"images": np.concatenate(images).round(3).tolist()}
 
 
-def sweep(name: str, values: tuple[Any, ...], seeds: int, shape: dict[str, Any], label: str) -> None:
+def sweep(
+    name: str, values: tuple[Any, ...], seeds: int, shape: dict[str, Any], label: str, suffix: str
+) -> None:
     """Fit for each value and seed, write the table, draw the curve."""
     rows = []
     for value in values:
@@ -88,10 +91,10 @@ def sweep(name: str, values: tuple[Any, ...], seeds: int, shape: dict[str, Any],
     columns = (*SCORES, "modularity")
     table = summarise(rows, name, columns)
     show(table, f"VGDCN.thesis on USPS, {label}")
-    write_table(f"thesis_{name}", table, f"VGDCN.thesis on USPS, {shape}, {seeds} seeds, last epoch")
+    write_table(f"thesis_{name}{suffix}", table, f"VGDCN.thesis on USPS, {shape}, {seeds} seeds, last epoch")
     curves = {c: [[r[c] for r in rows if r[name] == v] for v in values] for c in columns}
     report.sweep_curve(list(values), curves, label, ylabel="per cent").savefig(
-        PICTURES / f"thesis_{name}.png", dpi=120
+        PICTURES / f"thesis_{name}{suffix}.png", dpi=120
     )
 
 
@@ -108,6 +111,7 @@ def main() -> None:
     if not options.wide:
         shape |= {"epochs": 40} if options.cold else {"epochs": 20, "learning_rate": 2e-4}
     shape["warm_start"] = not options.cold
+    suffix = "_wide" if options.wide else ""
     if "prior" in options.parts:
         rows = []
         for kind in ("VAE", "auto-encoder"):
@@ -119,9 +123,9 @@ def main() -> None:
             "thesis_prior", table, "USPS, 30 epochs, codes clustered by k-means and by a Gaussian mixture"
         )
     if "epsilon" in options.parts:
-        sweep("epsilon", EPSILONS, options.seeds, shape, "epsilon (share of the encoder's state)")
+        sweep("epsilon", EPSILONS, options.seeds, shape, "epsilon (share of the encoder's state)", suffix)
     if "neighbors" in options.parts:
-        sweep("n_neighbors", NEIGHBORS, options.seeds, shape, "M (neighbours of a sample)")
+        sweep("n_neighbors", NEIGHBORS, options.seeds, shape, "M (neighbours of a sample)", suffix)
     if "samples" in options.parts:
         for epochs in (1, 40, 100):
             images = in_child("thesis", "samples", epochs=epochs, hidden_channels=widths)["images"]

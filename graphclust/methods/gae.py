@@ -33,8 +33,8 @@ class GAE(GraphEncoderClusterer):
 
     The paper predicts links and has no reported clustering. Reported by others: 59.6 / NMI 42.9 / ARI 34.7 on Cora (by
     the authors of ARGA; Pan et al. 2018), 67.5 / 50.1 / 45.6 there by an independent rerun (PyAGC), 63.1 / 60.7 / 50.3
-    on USPS by SDCN's authors. This one gave 66.7 / 50.1 / 42.2 on Cora (seeds 0 and 1), 50.3 / 26.0 / 22.8 on CiteSeer
-    (seed 0) and 89.5 / 84.9 / 80.5 on digits (seeds 0 and 1).
+    on USPS by SDCN's authors. This one gave 63.0 +- 4.6 / 48.0 / 39.3 on Cora (five seeds) and 89.5 / 84.9 / 80.5 on
+    digits (seeds 0 and 1).
 
     The hidden layer has 32 units, as in the authors' code. A wider one learns single edges by heart where features are
     many: with 256, as in `DAEGC`, k-means on the codes of Cora (seed 0) is at 72.0 after 100 epochs, 66.9 after 200
@@ -87,8 +87,8 @@ class VGAE(GAE):
     same hidden layer, and :math:`\frac{1}{N^2} \sum_i KL(N(\mu_i, \sigma_i^2) \| N(0, 1))` added to the loss, which is
     a mean over the N^2 pairs. The paper has no reported clustering. Reported by others: 60.9 / NMI 43.6 / ARI 34.6 on
     Cora (by the authors of ARGA; Pan et al. 2018) and 56.2 / 51.1 / 41.0 on USPS (by SDCN's authors). This one gave
-    64.0 / 47.1 / 38.7 on Cora (67.7 and 60.2, seeds 0 and 1; 55.2 with 256 hidden units), 51.2 / 24.3 / 21.5 on
-    CiteSeer (seed 0) and 88.6 / 84.6 / 79.7 on digits (seeds 0 and 1). Departures: those of `GAE`.
+    65.7 +- 2.5 / 48.3 / 41.7 on Cora (five seeds) and 88.6 / 84.6 / 79.7 on digits (seeds 0 and 1). Departures: those of
+    `GAE`.
     """
 
     def _encoder(self, n_features: int) -> GraphEncoder:
