@@ -30,8 +30,8 @@ class DMoN(GraphEncoderClusterer):
 
     The trace is a sum over the edges less a norm of K sums (`graphclust.nn.soft_modularity`), so that nothing of
     size N x N is formed. The paper reports NMI 48.8 and F1 48.8 on Cora, with 16 clusters; an independent rerun with 7
-    (PyAGC) gave 53.0, NMI 43.8, ARI 33.4 there; this one 57.3 +- 3.6, NMI 46.3, ARI 36.9 (five seeds), and 79.2, 94.2 on
-    digits (seeds 0, 1).
+    (PyAGC) gave 53.0, NMI 43.8, ARI 33.4 there; this one 57.3 +- 3.6, NMI 46.3, ARI 36.9 (five seeds), and 79.2, 94.2
+    on digits (seeds 0, 1).
 
     Departures: convolutions with self loops (Kipf & Welling 2017) instead of a trained skip connection; 300 epochs at
     a rate of 0.01 (set with the scores of digits and Cora in view) instead of 1,000 at 0.001; edges may have weights.

@@ -87,8 +87,8 @@ class VGAE(GAE):
     same hidden layer, and :math:`\frac{1}{N^2} \sum_i KL(N(\mu_i, \sigma_i^2) \| N(0, 1))` added to the loss, which is
     a mean over the N^2 pairs. The paper has no reported clustering. Reported by others: 60.9 / NMI 43.6 / ARI 34.6 on
     Cora (by the authors of ARGA; Pan et al. 2018) and 56.2 / 51.1 / 41.0 on USPS (by SDCN's authors). This one gave
-    65.7 +- 2.5 / 48.3 / 41.7 on Cora (five seeds) and 88.6 / 84.6 / 79.7 on digits (seeds 0 and 1). Departures: those of
-    `GAE`.
+    65.7 +- 2.5 / 48.3 / 41.7 on Cora (five seeds) and 88.6 / 84.6 / 79.7 on digits (seeds 0 and 1). Departures: those
+    of `GAE`.
     """
 
     def _encoder(self, n_features: int) -> GraphEncoder:
