@@ -105,14 +105,12 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     weight = attached_weights(neighbor_index, distance, how["kernel"], bandwidth, new, old, old_distance)
     edges = neighbor_edges(neighbor_index, n)
     edges, edge_weight = coalesce(edges, weight.flatten(), n + len(new), sort_by_row=False)
-    nearest = neighbor_index[:, 0]
-    equal = (old[nearest] == new).all(dim=1)
-    stand_for = torch.where(equal, nearest, torch.arange(n, n + len(new), device=nearest.device)).cpu()
+    stand_for = nodes_of(old, new, neighbor_index[:, 0])
     part = None
     if hops is not None:
         # The degrees of the nodes that the first convolution reads need the edges into them; and what all convolutions
         # make of an old node begins a step further away than what they make of a new one beside it.
-        steps = hops + int(equal.any())
+        steps = hops + int((stand_for < n).any())
         part = around(graph.edge_index, n, neighbor_index.flatten().cpu(), steps)
     if part is not None:
         return _part_of(graph, StackedRows(old, new), edges, edge_weight, stand_for, *part)
@@ -126,6 +124,13 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     attached.stand_for = stand_for
     attached.construction = how
     return attached
+
+
+def nodes_of(old: Tensor, new: Tensor, nearest: Tensor) -> Tensor:
+    """Which node each of new samples [M, d] is: its nearest old one [M] where they are equal, else the N + i-th."""
+    equal = (old[nearest] == new).all(dim=1)
+    own = torch.arange(len(old), len(old) + len(new), device=nearest.device)
+    return torch.where(equal, nearest, own).cpu()
 
 
 def _part_of(

@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_number
 from graphclust.graph import SampleGraph
-from graphclust.graph.attachment import StackedRows, attach
+from graphclust.graph.attachment import StackedRows, attach, nodes_of
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.inputs import Input, read_features
@@ -133,5 +133,8 @@ class CodeGraphClusterer(GraphClusterer):
         by_code = copy.copy(self.graph_)
         by_code.x = self.graph_["codes"]
         attached: SampleGraph = attach(by_code, self._codes_of(self.model_, features))
-        attached.x = StackedRows(self.graph_.x, features.to(self.graph_.x.device))
+        old, new = self.graph_.x, features.to(self.graph_.x.device)
+        attached.x = StackedRows(old, new)
+        # Codes of equal features differ by rounding.
+        attached.stand_for = nodes_of(old, new, attached["neighbor_index"].second[:, 0])
         return attached

@@ -43,12 +43,14 @@ class TermScale(nn.Module):
     def fit(self, x: Tensor, scale: str = "auto", *, block_size: int = 65536) -> TermScale:
         """Read the scale off the data x [N, d], block by block; `scale` as in `FeatureScale`."""
         present = torch.zeros(x.shape[1], dtype=torch.int64)
-        negative = False
-        if scale == "auto":
-            for block in x.split(block_size):
-                present += (block != 0).sum(dim=0).cpu()
-                negative = negative or bool((block < 0).any())
-        if scale == "auto" and not negative and int(present.sum()) <= DENSITY * x.numel():
+        terms = scale == "auto"
+        # 16 MiB of float32, however wide the rows.
+        for block in x.split(max(1, min(block_size, (1 << 22) // x.shape[1]))):
+            if not terms:
+                break
+            present += (block != 0).sum(dim=0).cpu()
+            terms = int(present.sum()) <= DENSITY * x.numel() and not bool((block < 0).any())
+        if terms:
             if self.by_rarity:  # a word that all samples have, or none, tells nothing
                 self.weight.copy_((x.shape[0] / present.clamp_min(1)).log() * (present > 0))
             self.unit_length.fill_(True)
