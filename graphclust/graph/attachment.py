@@ -16,6 +16,9 @@ from graphclust.graph.kernels import attached_weights, neighbor_edges
 from graphclust.graph.neighborhood import PartRows, around
 from graphclust.graph.search import NeighborSearch
 
+#: Samples that are compared at once.
+_ROWS = 65536
+
 
 class StackedRows:
     """The rows of two tables [N, ...] and [M, ...], one after the other: what is asked for is copied, nothing else.
@@ -128,7 +131,8 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
 
 def nodes_of(old: Tensor, new: Tensor, nearest: Tensor) -> Tensor:
     """Which node each of new samples [M, d] is: its nearest old one [M] where they are equal, else the N + i-th."""
-    equal = (old[nearest] == new).all(dim=1)
+    blocks = zip(nearest.split(_ROWS), new.split(_ROWS), strict=True)
+    equal = torch.cat([(old[near] == rows).all(dim=1) for near, rows in blocks])
     own = torch.arange(len(old), len(old) + len(new), device=nearest.device)
     return torch.where(equal, nearest, own).cpu()
 
