@@ -100,14 +100,14 @@ def estimate_n_clusters(
 
        where :math:`h_i` is what sample i has in the cut H: the difference of two Poisson counts after the square root,
        which makes their variance constant, in standard errors. A border with V > 3/4 H has no
-       strength; in three dimensions or fewer with V > H / 2 and less (`graphclust.graph.borders.most_depth`), because
-       there the thinnest of all cuts through a cloud is that thin by chance.
+       strength; in three dimensions or fewer with V > H / 2 and less (`graphclust.graph.borders.thinness_of`), because
+       there the thinnest of all cuts through a cloud is that thin by chance, and only where samples at the border lie
+       less densely than inside.
     3. Merge the two groups with the weakest border until every border has a strength of at least 2.5. The groups that
        are left are the clusters. The estimate is the median of `n_runs` runs.
 
-    A homogeneous cloud has its thickest cuts in the middle, so none of its cuts is a border; a long narrow band of many
-    samples may still be cut (of 5,000 on two moons: 4 clusters). Of few samples no border may show (wine, 178 samples:
-    1): `graphclust.cluster` without K then counts vectors by their separation instead
+    A homogeneous cloud has its thickest cuts in the middle, so none of its cuts is a border. Of few samples no border
+    may show (wine, 178 samples: 1): `graphclust.cluster` without K then counts vectors by their separation instead
     (`graphclust.graph.separation.count_separated`). The least strength was set where structureless samples (Gaussian,
     uniform, moons, 1,000 to 5,000 of them) are hardly ever split; no number of classes enters.
 
@@ -116,7 +116,8 @@ def estimate_n_clusters(
     data : array [N, d], tensor, SampleGraph, or PyG Data
         Features are joined to their nearest neighbours; a graph is taken as it is.
     n_neighbors : int, default=10
-        Of the graph, where features are given.
+        Of the graph, where features are given; borders in fewer than four dimensions are looked for with at least 15,
+        of less than 1,500 samples with a hundredth of them.
     start : int, default=40
         The largest number of clusters that is tried, or, of features, groups to begin with: no more than these can be
         found, and a result near it is a reason to give more. Of features, groups below 0.3 N / start samples are not

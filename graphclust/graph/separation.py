@@ -21,8 +21,9 @@ from graphclust.graph.replication import propagation
 from graphclust.graph.sample_graph import SampleGraph
 
 #: What clusters gain at least over data without clusters, whose own gains are less: where there are many samples, and
-#: times the root of the number of samples.
-LEAST_GAIN, _LEAST_ROOT = 0.03, 0.5
+#: times the root of the number of samples; of so many clusters as more again (squared), because small ones are found
+#: separated by chance.
+LEAST_GAIN, _LEAST_ROOT, _MANY = 0.03, 0.5, 20
 #: Gains differ by so much by chance: fewer clusters, or as many as have a border, are taken where they gain no less.
 _CHANCE = 0.02
 _COMPONENTS, _PROPAGATIONS, _NEIGHBORS = 32, 16, 7
@@ -60,7 +61,7 @@ def count_separated(
 
     The *gain* of K is the silhouette less the largest of these (means of two draws), in the mean over the scalings (the
     idea of the gap statistic; Tibshirani, Walther & Hastie 2001). The estimate is the least K whose gain is within 0.02
-    of the largest; 1 where that is below 0.03 (of less than 280 samples, n, below 0.5 / sqrt n).
+    of the largest; 1 where none is above 0.03 and :math:`0.5 \sqrt{(1 + K / 20) / n}`, n samples.
 
     Silhouettes tell clusters that are round; groups with a border on all sides (`estimate_n_clusters`) may wind around
     each other. So where there is more than one of these, their number is the estimate if it has no gain, as of two
@@ -126,17 +127,19 @@ def count_separated(
 
     of_each = gains_over(np.zeros(len(rows), dtype=np.int64))
     gains = of_each.mean(axis=0)
-    n_clusters, enough = 1, max(LEAST_GAIN, _LEAST_ROOT / np.sqrt(len(rows)))
-    if gains.max() >= enough:
-        n_clusters = int(candidates[(gains >= gains.max() - _CHANCE).argmax()])
+    n_clusters = 1
+    enough = np.maximum(LEAST_GAIN, _LEAST_ROOT * np.sqrt((1 + candidates / _MANY) / len(rows)))
+    if (gains >= enough).any():
+        largest = gains[gains >= enough].max()
+        n_clusters = int(candidates[(gains >= largest - _CHANCE).argmax()])
     if borders is not None and n_clusters != bordered:
-        gain = np.interp(bordered, candidates, gains)
-        winding = many or bordered > candidates[-1] or gain < enough or gain >= gains.max() - _CHANCE
+        gain, least = (float(np.interp(bordered, candidates, curve)) for curve in (gains, enough))
+        winding = many or bordered > candidates[-1] or gain < least or gain >= gains.max() - _CHANCE
         if bordered > 1 and winding:
             n_clusters = bordered
         elif n_clusters > 1:
             for count in _worth_trying(borders, most):
-                if gains_over(borders.labels(count)[index]).mean(axis=0).max() < enough:
+                if (gains_over(borders.labels(count)[index]).mean(axis=0) < enough).all():
                     n_clusters = count
                     break
     each = tuple(int(candidates[i]) for i in of_each.argmax(axis=1))

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.datasets import make_circles, make_moons
 from torch_geometric.data import Data
 
 from graphclust import KMeans, SampleGraph, VaDE, estimate_n_clusters, load
-from graphclust.graph.borders import LEAST_STRENGTH, BorderedRun, border_strength, median_run, most_depth
+from graphclust.graph.borders import (
+    LEAST_STRENGTH,
+    BorderedRun,
+    Thinness,
+    border_strength,
+    median_run,
+    thinness_of,
+)
 from graphclust.graph.counting import ClusterCount
 from graphclust.graph.linkage import sparse_weights
 
@@ -48,21 +56,57 @@ class TestBorders:
         assert between > LEAST_STRENGTH > across
 
 
+def _depth(graph: SampleGraph) -> float:
+    return thinness_of(graph, sparse_weights(graph)).depth
+
+
 class TestDepth:
     @pytest.mark.parametrize(("d", "expected"), [(1, 0.15), (2, 0.25), (3, 0.5), (8, 0.75)])
     def test_by_the_dimension(self, d: int, expected: float) -> None:
         """Of the samples, wherever they lie; cosine distances are half the square."""
         rng = np.random.default_rng(0)
         flat = rng.random((4000, d)) @ rng.normal(size=(d, 20))
-        assert most_depth(SampleGraph.from_features(flat, 10)) == pytest.approx(expected, abs=0.06)
+        assert _depth(SampleGraph.from_features(flat, 10)) == pytest.approx(expected, abs=0.06)
         near = 1 + 0.05 * np.hstack([rng.random((4000, d)), np.zeros((4000, 5))])
         sphere = SampleGraph.from_features(near, 10, metric="cosine")
-        assert most_depth(sphere) == pytest.approx(expected, abs=0.06)
+        assert _depth(sphere) == pytest.approx(expected, abs=0.06)
 
     def test_without_distances(self) -> None:
         edges = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
-        assert most_depth(SampleGraph.from_edges(edges, torch.ones(3, 2))) == 0.75
-        assert most_depth(SampleGraph.from_features(np.ones((30, 2)), 5)) == 0.75  # all samples are equal
+        assert _depth(SampleGraph.from_edges(edges, torch.ones(3, 2))) == 0.75
+        assert _depth(SampleGraph.from_features(np.ones((30, 2)), 5)) == 0.75  # all samples are equal
+
+    def test_where_samples_lie_thinly(self) -> None:
+        """Against the definition, by loops: the mean over the neighbours and the sample itself, twice."""
+        rng = np.random.default_rng(0)
+        x = rng.random((3000, 2)) * [4, 1]
+        graph = SampleGraph.from_features(x, 15)
+        weights = sparse_weights(graph).astype(np.float64)
+        thinness = thinness_of(graph, weights)
+        assert thinness.spacing is not None and thinness.full_rise == pytest.approx(np.log(2) / 2, abs=0.05)
+        distance = graph["neighbor_distance"].numpy().astype(np.float64)
+        expected = np.log(np.sqrt((distance**2).mean(axis=1)))
+        for _ in range(2):
+            expected = np.array([expected[[*weights[i].indices, i]].mean() for i in range(len(expected))])
+        np.testing.assert_allclose(thinness.spacing, expected, rtol=1e-6)
+
+    def test_a_thin_place_is_a_border_and_a_waist_is_none(self) -> None:
+        """A strip across which as few edges are left, because few samples lie there or because it is narrow."""
+        rng = np.random.default_rng(0)
+        x = rng.random((6000, 2)) * [4, 1]
+        near = np.abs(x[:, 0] - 2) < 0.15
+        strengths = {}
+        for name, kept in {
+            "thin": ~near | (rng.random(len(x)) < 0.15),
+            "narrow": ~near | (x[:, 1] < 0.15),
+        }.items():
+            graph = SampleGraph.from_features(x[kept], 15)
+            weights = sparse_weights(graph).astype(np.float64)
+            left = x[kept, 0] < 2
+            sides = np.flatnonzero(left), np.flatnonzero(~left)
+            assert border_strength(weights, *sides, Thinness(0.3)) > LEAST_STRENGTH
+            strengths[name] = border_strength(weights, *sides, thinness_of(graph, weights))
+        assert strengths["thin"] > LEAST_STRENGTH and strengths["narrow"] == 0.0
 
 
 class TestRun:
@@ -92,10 +136,19 @@ class TestCount:
         assert estimate_n_clusters(rng.normal(size=(n, d)).astype(np.float32)) == 1
         assert estimate_n_clusters(rng.random(size=(n, d)).astype(np.float32)) == 1
 
-    def test_two_moons(self) -> None:
-        from sklearn.datasets import make_moons
-
-        assert estimate_n_clusters(make_moons(1000, noise=0.07, random_state=0)[0]) == 2
+    @pytest.mark.parametrize("n", [1000, 5000, 8000])
+    @pytest.mark.parametrize("seed", [0, 1])
+    def test_bands(self, n: int, seed: int) -> None:
+        """Bands of many samples have many places for a thin cut."""
+        for noise in (0.05, 0.1):
+            assert estimate_n_clusters(make_moons(n, noise=noise, random_state=seed)[0]) == 2
+        circles, _ = make_circles(n, factor=0.5, noise=0.05, random_state=seed)
+        assert estimate_n_clusters(circles) == 2
+        turn = np.random.default_rng(seed).random(n) * 2 * np.pi
+        if n == 1000:  # of a ring of so few some have two thin places
+            return
+        ring = np.column_stack([np.cos(turn), np.sin(turn)])
+        assert estimate_n_clusters(ring + 0.05 * np.random.default_rng(seed).normal(size=(n, 2))) == 1
 
     def test_digits_and_the_curve(self, digits: tuple[np.ndarray, np.ndarray]) -> None:
         count = estimate_n_clusters(digits[0], return_scores=True)
