@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from graphclust.methods.deep_autoencoder import AutoEncoderClusterer
 from graphclust.methods.inputs import choose_image_shape
@@ -30,6 +30,8 @@ class ConvClusterer(AutoEncoderClusterer):
 
     image_shape: Any = "auto"
     channels: Sequence[int] = (32, 64, 128)
+
+    _batch_norm: ClassVar[bool] = True
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -56,4 +58,10 @@ class ConvClusterer(AutoEncoderClusterer):
         picture = self._picture(n_features)
         if picture is None:
             return super()._autoencoder(n_features)
-        return AutoEncoder.conv(picture, tuple(self.channels), self.latent_dim, variational=self._variational)
+        return AutoEncoder.conv(
+            picture,
+            tuple(self.channels),
+            self.latent_dim,
+            variational=self._variational,
+            batch_norm=self._batch_norm,
+        )
