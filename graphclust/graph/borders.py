@@ -127,22 +127,21 @@ def intrinsic_dimension(graph: Data) -> float:
 
     d\ :sub:`ij` the distance to the j-th neighbour (Levina & Bickel 2005, averaged as MacKay & Ghahramani do).
     """
-    distance = _spread(graph)
-    if distance is None:
+    apart = _spread(graph, max(1, int(graph.num_nodes or 1) // _SAMPLED))
+    if apart is None:
         return float("inf")
-    apart = distance[:: max(1, len(distance) // _SAMPLED)]
     apart = apart[apart[:, 0] > 0]
     inverse = float(np.log(apart[:, -1:] / apart[:, :-1]).mean()) if len(apart) else 0.0
     return 1 / inverse if inverse > 0 else float("inf")
 
 
-def _spread(graph: Data) -> NDArray[np.float64] | None:
-    """Distances [N, k] to the nearest neighbours, along the sphere for cosine distances; None if there are none."""
+def _spread(graph: Data, step: int = 1) -> NDArray[np.float64] | None:
+    """Distances [N / step, k] to the nearest neighbours, along the sphere for cosine ones; None if there are none."""
     distance = graph.get("neighbor_distance")
     metric = getattr(graph, "construction", {}).get("metric")
     if distance is None or distance.shape[1] < 3 or metric == "inner_product":
         return None
-    near = distance.double().cpu().numpy()
+    near = distance[::step].double().cpu().numpy()
     # Cosine distance is half the square of that on the sphere.
     return np.sqrt(np.maximum(near, 0)) if metric == "cosine" else near
 
