@@ -588,3 +588,17 @@ class TestMethodThatSuits:
         message = refused("cluster", tmp_path / "x.npy", "-k", 3, "--conv", "gat", "--out", tmp_path / "out")
         assert "ConsensusClustering has no parameter 'conv'" in message
         assert "--method" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5", 5), ("0,7,9", [0, 7, 9]), ("7,", [7]), ("x", None), (",", None), ("1,,2", None)],
+)
+def test_how_many_seeds_or_which(text: str, expected: int | list[int] | None) -> None:
+    from graphclust.cli.compare import _seeds
+
+    if expected is not None:
+        assert _seeds(text) == expected
+        return
+    with pytest.raises(ValueError, match=f'--seeds is {text!r}.*"7,"'):
+        _seeds(text)

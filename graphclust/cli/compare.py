@@ -45,7 +45,7 @@ def compare(
     ] = None,
     n_clusters: Clusters = "auto",
     seeds: Annotated[
-        str, typer.Option("--seeds", help='How many, as 5 (0 to 4), or which, as "0,7,9".')
+        str, typer.Option("--seeds", help='How many, as 5 (0 to 4), or which, as "0,7,9" or "7,".')
     ] = "5",
     parameters: Annotated[
         list[str] | None,
@@ -98,6 +98,9 @@ def compare(
 
 def _seeds(text: str) -> int | list[int]:
     try:
-        return [int(part) for part in text.split(",")] if "," in text else int(text)
+        # The comma tells one seed, "7,", from so many seeds, "7".
+        return [int(part) for part in text.removesuffix(",").split(",")] if "," in text else int(text)
     except ValueError:
-        raise ValueError(f'--seeds is {text!r}, it must be a number, or numbers as in "0,7,9"') from None
+        raise ValueError(
+            f'--seeds is {text!r}, it must be how many, as 5, or which, as in "0,7,9", and "7," for one'
+        ) from None
