@@ -17,48 +17,14 @@ from torch_geometric.data import Data
 from graphclust.graph.linkage import sparse_weights
 from graphclust.graph.partition import merge_parts, split_parts
 from graphclust.graph.replication import propagation
-from graphclust.graph.sample_graph import SampleGraph
+from graphclust.graph.thinness import ANY_DIMENSION, Thinness, thinness_of, widened
 
-#: A border is real when its cut is thinner by so many standard errors than the cuts inside both clusters ...
+#: A border is real when its cut is thinner by so many standard errors than the cuts inside both clusters, and thin
+#: enough for the samples' dimension (`graphclust.graph.thinness`).
 LEAST_STRENGTH = 2.5
-#: ... and by at least a quarter, however many samples there are; in few dimensions by more (`thinness_of`).
-MOST_DEPTH = 0.75
-#: In few dimensions a border may be that deep only where samples lie half as densely as inside the denser group, and
-#: has to be deeper where they do not, down to a third of it.
-_THINNING, _LEAST_SHARE = 2.0, 1 / 3
-_FEW = 1 + 4 * MOST_DEPTH
-#: Neighbours in few dimensions: with fewer, bands have gaps through which cuts wind. Of few samples, so many times as
-#: many as neighbours, they would reach across.
-_NEIGHBORS, _PER_NEIGHBOR = 15, 100
 #: Groups to begin with, and runs.
 START, N_RUNS = 40, 3
 _COMPONENTS, _PROPAGATIONS, _STEPS, _OVERSEGMENTATIONS = 32, 16, 20, 3
-#: Samples whose neighbours tell the dimension.
-_SAMPLED = 5000
-
-
-class Thinness(NamedTuple):
-    """How thin a graph has to be between two groups, which depends on the samples' intrinsic dimension.
-
-    Attributes
-    ----------
-    depth : float
-        The largest share of the cut inside that the cut between them may have.
-    spacing : ndarray [N] or None
-        Logarithm of the distance to the neighbours, the mean over a sample's surroundings; None where the cut alone
-        tells, from four dimensions on.
-    full_rise : float
-        By how much it has to be larger at a border, in the median, than inside the denser of both groups for that
-        share; where it is r times that, the share is r² times as large, at least a third.
-    """
-
-    depth: float = MOST_DEPTH
-    spacing: NDArray[np.float64] | None = None
-    full_rise: float = 1.0
-
-
-#: From four dimensions on, and where the dimension is not known.
-ANY_DIMENSION = Thinness()
 
 
 class BorderedRun(NamedTuple):
@@ -104,7 +70,7 @@ def bordered_runs(graph: Data, start: int, n_runs: int, generator: np.random.Gen
     start = min(start, parts // 2)
     if start <= 1:  # too few samples for two groups
         return [BorderedRun(np.zeros(n, dtype=np.int64), [], [1], [np.inf])]
-    graph = _widened(graph)
+    graph = widened(graph)
     weights = sparse_weights(graph).astype(np.float64)
     thinness = thinness_of(graph, weights)
     codes = _smooth_codes(graph, weights, int(generator.integers(2**31)))
@@ -118,68 +84,6 @@ def median_run(runs: list[BorderedRun]) -> BorderedRun:
     """The run whose number of clusters is the median; of two in the middle, the lower one."""
     order = np.argsort([run.n_clusters for run in runs], kind="stable")
     return runs[int(order[(len(runs) - 1) // 2])]
-
-
-def intrinsic_dimension(graph: Data) -> float:
-    r"""m of the samples, told from the distances to their neighbours; infinite where these are not known.
-
-    .. math:: 1 / m = \operatorname{mean}_{i, j < k} \log (d_{ik} / d_{ij}),
-
-    d\ :sub:`ij` the distance to the j-th neighbour (Levina & Bickel 2005, averaged as MacKay & Ghahramani do).
-    """
-    apart = _spread(graph, max(1, int(graph.num_nodes or 1) // _SAMPLED))
-    if apart is None:
-        return float("inf")
-    apart = apart[apart[:, 0] > 0]
-    inverse = float(np.log(apart[:, -1:] / apart[:, :-1]).mean()) if len(apart) else 0.0
-    return 1 / inverse if inverse > 0 else float("inf")
-
-
-def _spread(graph: Data, step: int = 1) -> NDArray[np.float64] | None:
-    """Distances [N / step, k] to the nearest neighbours, along the sphere for cosine ones; None if there are none."""
-    distance = graph.get("neighbor_distance")
-    metric = getattr(graph, "construction", {}).get("metric")
-    if distance is None or distance.shape[1] < 3 or metric == "inner_product":
-        return None
-    near = distance[::step].double().cpu().numpy()
-    # Cosine distance is half the square of that on the sphere.
-    return np.sqrt(np.maximum(near, 0)) if metric == "cosine" else near
-
-
-def _widened(graph: Data) -> Data:
-    """The graph with up to 15 neighbours, a hundredth of the samples, if it was built from few dimensions."""
-    how = getattr(graph, "construction", {})
-    most = min(_NEIGHBORS, graph.x.shape[0] // _PER_NEIGHBOR)
-    if how.get("n_neighbors", most) >= most or intrinsic_dimension(graph) >= _FEW:
-        return graph
-    same = {name: how[name] for name in ("metric", "p", "kernel", "bandwidth", "symmetrize", "index")}
-    return SampleGraph.from_features(graph.x, most, **same)
-
-
-def thinness_of(graph: Data, weights: sp.csr_matrix) -> Thinness:
-    """What a border has to be, by the intrinsic dimension m of the samples.
-
-    Of all cuts through a random graph in a plane the thinnest winds through its gaps, and has a third to a half of
-    what the others have, however many samples there are (first-passage percolation); in three dimensions two thirds,
-    from four on nearly all. So the largest share is (m - 1) / 4, between 0.15 and 0.75.
-
-    A long band has so many places for such a cut that the thinnest is thinner still (10,000 samples on two moons: 8
-    pieces). But along it samples lie as densely as elsewhere, between groups they do not. So below four dimensions a
-    border has that share only where the samples with edges across lie at most half as densely as those inside the
-    denser group: the logarithm of the distance to their neighbours (root mean square, averaged twice over the
-    neighbours) is larger by log(2) / m; where it is larger by r times that, the share is r² times as large, at
-    least a third. Of few samples, whose neighbours reach into both groups, borders are deep enough for that.
-    """
-    dimension, near = intrinsic_dimension(graph), _spread(graph)
-    if near is None or dimension >= _FEW:
-        return ANY_DIMENSION
-    mean = np.sqrt((near**2).mean(axis=1))
-    spacing = np.log(np.maximum(mean, mean[mean > 0].min()))
-    surroundings = ((weights > 0) + sp.identity(len(spacing), format="csr")).astype(np.float64)
-    size = np.asarray(surroundings.sum(axis=1)).ravel()
-    for _ in range(2):
-        spacing = (surroundings @ spacing) / size
-    return Thinness(max(0.15, (dimension - 1) / 4), spacing, float(np.log(_THINNING)) / dimension)
 
 
 def _smooth_codes(graph: Data, weights: sp.csr_matrix, seed: int) -> torch.Tensor:
@@ -305,23 +209,9 @@ def border_strength(
     tops = (int(cut[: border + 1].argmax()), border + 1 + int(cut[border + 1 :].argmax()))
     top = min(tops, key=cut.__getitem__)
     hump = float(cut[top])
-    if valley > thinness.depth * _share_of_depth(w, border, thinness, chosen) * hump:
+    if valley > thinness.depth * thinness.share(w, border, chosen) * hump:
         return 0.0
     before = (rank <= top).astype(np.float64)
     crossing = np.where(before > 0, w @ (1 - before), w @ before)
     n_effective = hump**2 / max(float((crossing**2).sum()), 1e-12)
     return float(np.sqrt(2 * n_effective) * (1 - np.sqrt(max(valley, 0.0) / hump)))
-
-
-def _share_of_depth(w: sp.csr_matrix, border: int, thinness: Thinness, chosen: NDArray[np.int64]) -> float:
-    """What the largest share of a cut is multiplied by; the groups are the rows up to `border` and the rest."""
-    if thinness.spacing is None:
-        return 1.0
-    spacing = thinness.spacing[chosen]
-    across = w[: border + 1, border + 1 :]
-    at_border = np.concatenate([across.getnnz(axis=1) > 0, across.getnnz(axis=0) > 0])
-    if not at_border.any():
-        return 1.0
-    inside = min(np.median(spacing[: border + 1]), np.median(spacing[border + 1 :]))
-    rise = float(np.median(spacing[at_border]) - inside)
-    return float(np.clip((max(rise, 0.0) / thinness.full_rise) ** 2, _LEAST_SHARE, 1))

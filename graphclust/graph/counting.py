@@ -100,7 +100,7 @@ def estimate_n_clusters(
 
        where :math:`h_i` is what sample i has in the cut H: the difference of two Poisson counts after the square root,
        which makes their variance constant, in standard errors. A border with V > 3/4 H has no
-       strength; in three dimensions or fewer with V > H / 2 and less (`graphclust.graph.borders.thinness_of`), because
+       strength; in three dimensions or fewer with V > H / 2 and less (`graphclust.graph.thinness.thinness_of`), because
        there the thinnest of all cuts through a cloud is that thin by chance, and only where samples at the border lie
        less densely than inside.
     3. Merge the two groups with the weakest border until every border has a strength of at least 2.5. The groups that

@@ -13,13 +13,12 @@ from graphclust import KMeans, SampleGraph, VaDE, estimate_n_clusters, load
 from graphclust.graph.borders import (
     LEAST_STRENGTH,
     BorderedRun,
-    Thinness,
     border_strength,
     median_run,
-    thinness_of,
 )
 from graphclust.graph.counting import ClusterCount
 from graphclust.graph.linkage import sparse_weights
+from graphclust.graph.thinness import Thinness, thinness_of
 
 
 def blobs(sizes: list[int], d: int = 5, box: float = 10.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
