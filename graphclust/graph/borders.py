@@ -22,6 +22,8 @@ from graphclust.graph.thinness import ANY_DIMENSION, Thinness, thinness_of, wide
 #: A border is real when its cut is thinner by so many standard errors than the cuts inside both clusters, and thin
 #: enough for the samples' dimension (`graphclust.graph.thinness`).
 LEAST_STRENGTH = 2.5
+#: A border is likely from so many standard errors on; in few dimensions, where it has to be thinner, from less.
+LIKELY, _LIKELY_THINNER = 2.0, 1.5
 #: Groups to begin with, and runs.
 START, N_RUNS = 40, 3
 _COMPONENTS, _PROPAGATIONS, _STEPS, _OVERSEGMENTATIONS = 32, 16, 20, 3
@@ -40,12 +42,15 @@ class BorderedRun(NamedTuple):
         Numbers of groups, descending, from the first to the last.
     strengths : list of float
         Strength of the weakest border at each.
+    likely : float
+        Strength from which on a border is likely.
     """
 
     groups: NDArray[np.int64]
     joined: list[tuple[int, int]]
     counts: list[int]
     strengths: list[float]
+    likely: float = LIKELY
 
     @property
     def n_clusters(self) -> int:
@@ -144,7 +149,8 @@ def _merge_weakest(weights: sp.csr_matrix, labels: NDArray[np.int64], thinness: 
         for a, b, value in zip(link.row.tolist(), link.col.tolist(), link.data.tolist())
         if a < b and value > 0
     }
-    run = BorderedRun(labels, [], [len(members)], [np.inf])
+    likely = LIKELY if thinness.spacing is None else _LIKELY_THINNER
+    run = BorderedRun(labels, [], [len(members)], [np.inf], likely)
     while borders:
         # Of borders that are equally weak, the one with the most edges across.
         weakest = min(borders, key=borders.__getitem__)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import repeat
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist, squareform
-from scipy.special import ndtr, ndtri
-from scipy.stats import rankdata
 from torch import Tensor
 
 from graphclust.graph.borders import BorderedRun
 from graphclust.graph.counting import ClusterCount
 from graphclust.graph.linkage import SampleTree, sparse_weights
+from graphclust.graph.null_samples import NullSamples
 from graphclust.graph.replication import propagation
 from graphclust.graph.sample_graph import SampleGraph
 
@@ -29,11 +27,9 @@ _CHANCE = 0.02
 _COMPONENTS, _PROPAGATIONS, _NEIGHBORS = 32, 16, 7
 #: Columns that are looked at, and samples that a cluster has on average at least.
 _COLUMNS, _LEAST_SIZE = 256, 5
-#: Cells of a column's distribution; a column of fewer values keeps them as they are.
-_CELLS = 32
-_DRAWS, _DIRECTIONS = 2, 8
-#: Standard errors of a border that is likely, and numbers of groups with such borders that are tried.
-_LIKELY, _TRIALS = 2.0, 3
+_DRAWS = 2
+#: Numbers of groups with likely borders that are tried.
+_TRIALS = 3
 
 
 def count_separated(
@@ -50,14 +46,9 @@ def count_separated(
     Under each scaling, samples (their first 32 principal components) are propagated over their sample graph and
     merged by Ward's linkage, and for each K the mean silhouette of the scaled samples tells how well the clusters are
     separated (Rousseeuw 1987). What it is worth depends on the data: K clusters of a long cloud, of a cube or of a
-    skewed column have one as well. So the same is done with samples that were drawn without clusters:
-
-    - Gaussian, with the covariance of x;
-    - uniform along its principal axes;
-    - of eight directions or more: the distances of x from its centre, in the metric of its covariance, in random
-      directions, as in a ball, on a sphere or in an elliptical cloud with heavy tails;
-    - with the rank correlations of x (a Gaussian copula) and uniform columns, as in a cube;
-    - with the same and columns whose distribution is the unimodal one that is nearest to that of x: long tails.
+    skewed column have one as well. So the same is done with samples that were drawn without clusters,
+    as Gaussian and uniform clouds, balls, cubes and long tails, and along the curve if there is one that winds
+    (`graphclust.graph.null_samples`).
 
     The *gain* of K is the silhouette less the largest of these (means of two draws), in the mean over the scalings (the
     idea of the gap statistic; Tibshirani, Walther & Hastie 2001). The estimate is the least K whose gain is within 0.02
@@ -70,7 +61,8 @@ def count_separated(
 
     Where both disagree, long clusters may have been cut into pieces. So samples are also drawn with the groups that
     have a border, each without clusters inside, and their number is the estimate if no K has a gain over these. That is
-    tried with as many groups as have a border of at least 2 standard errors, from few to more.
+    tried with as many groups as have a border of at least 2 standard errors (1.5 below four dimensions, where it has to
+    be thinner), from few to more.
 
     Parameters
     ----------
@@ -92,8 +84,8 @@ def count_separated(
 
     Notes
     -----
-    Classes that touch in all directions have no gain and count as one; a curve without gaps is cut into arcs, which
-    have one. Clusters of a few samples among many are not seen where samples are drawn.
+    Classes that touch in all directions have no gain and count as one; a curve that branches may be cut into arcs,
+    which have one. Clusters of a few samples among many are not seen where samples are drawn.
     """
     generator = np.random.default_rng(seed)
     bordered = 1 if borders is None else borders.n_clusters
@@ -116,8 +108,9 @@ def count_separated(
 
     def gains_over(groups: NDArray[np.int64]) -> NDArray[np.float64]:
         """Silhouettes less those of samples with these groups alone, [S, C]."""
+        null = NullSamples(rows, groups)
         draws = [
-            [_silhouettes(others, scaled, candidates) for others in _like(rows, groups, generator)]
+            [_silhouettes(others, scaled, candidates) for others in null.draw(generator)]
             for _ in range(_DRAWS)
         ]
         # Of rows that are equal fewer are left, for which there may be a scaling less.
@@ -151,7 +144,7 @@ def _worth_trying(borders: BorderedRun, most: int) -> list[int]:
     likely = [
         count
         for count, strength in zip(borders.counts, borders.strengths)
-        if strength >= _LIKELY and max(2, borders.n_clusters) <= count <= most
+        if strength >= borders.likely and max(2, borders.n_clusters) <= count <= most
     ]
     return sorted(likely)[:_TRIALS]
 
@@ -213,104 +206,3 @@ def _silhouette(distance: NDArray[np.float64], labels: NDArray[np.int64]) -> flo
     largest = np.maximum(own, other)
     ok = (size[labels] > 1) & np.isfinite(largest) & (largest > 0)
     return float(np.where(ok, (other - own) / np.where(ok, largest, 1), 0.0).mean())
-
-
-def _like(
-    rows: NDArray[np.float64], groups: NDArray[np.int64], generator: np.random.Generator
-) -> Iterator[NDArray[np.float64]]:
-    """Samples like the rows, [n, d], with these groups, none of which has clusters inside, in several ways."""
-    radial = min(rows.shape) >= _DIRECTIONS
-    n_ways = 5 if radial else 4
-    drawn: list[Iterator[NDArray[np.float64]]] = []
-    for group in range(int(groups.max()) + 1):
-        own = rows[groups == group]
-        varied = np.ptp(own, axis=0) > 0 if len(own) else np.zeros(rows.shape[1], dtype=bool)
-        if len(own) < _LEAST_SIZE or not varied.any():
-            drawn.append(repeat(own, n_ways))
-            continue
-        drawn.append(_beside(own, varied, _without_clusters(own[:, varied], radial, generator)))
-    for parts in zip(*drawn):
-        yield np.concatenate(parts)
-
-
-def _beside(
-    own: NDArray[np.float64], varied: NDArray[np.bool_], drawn: Iterator[NDArray[np.float64]]
-) -> Iterator[NDArray[np.float64]]:
-    """Drawn columns beside those in which all rows are equal."""
-    for columns in drawn:
-        whole = own.copy()
-        whole[:, varied] = columns
-        yield whole
-
-
-def _without_clusters(
-    rows: NDArray[np.float64], radial: bool, generator: np.random.Generator
-) -> Iterator[NDArray[np.float64]]:
-    """Samples like the rows, [n, d], without clusters, in several ways."""
-    n = len(rows)
-    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-    positions, spread, axes = np.linalg.svd((rows - mean) / deviation, full_matrices=False)
-    axes = spread[:, None] / np.sqrt(n) * axes * deviation
-    yield generator.normal(size=(n, len(spread))) @ axes + mean
-    yield (generator.random((n, len(spread))) - 0.5) * np.sqrt(12) @ axes + mean
-    if radial:
-        normal = generator.normal(size=(n, len(spread)))
-        radius = np.linalg.norm(positions, axis=1) * np.sqrt(n) / np.linalg.norm(normal, axis=1)
-        yield radius[:, None] * normal @ axes + mean
-    scores = ndtri(rankdata(rows, axis=0) / (n + 1))
-    scores = (scores - scores.mean(axis=0)) / np.maximum(scores.std(axis=0), 1e-9)
-    _, spread, axes = np.linalg.svd(scores, full_matrices=False)
-    # Of few values a column's scores are not quite of variance 1.
-    share = ndtr(generator.normal(size=(n, len(spread))) @ (spread[:, None] / np.sqrt(n) * axes))
-    yield rows.min(axis=0) + share * np.ptp(rows, axis=0)
-    yield np.column_stack([_quantiles(c, s, t) for c, s, t in zip(rows.T, share.T, _unimodal(rows))])
-
-
-def _quantiles(
-    column: NDArray[np.float64], share: NDArray[np.float64], cumulated: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Values below which a share of the column is, after its cells have got other shares."""
-    known = np.unique(column)
-    if len(known) <= _CELLS // 2:
-        return np.asarray(np.quantile(column, share, method="inverted_cdf"))
-    bounds = np.quantile(column, np.linspace(0, 1, _CELLS + 1))
-    values = np.interp(share, cumulated, bounds)
-    # Counts stay counts.
-    above = np.clip(np.searchsorted(known, values), 1, len(known) - 1)
-    low, high = known[above - 1], known[above]
-    return np.where(values - low < high - values, low, high)
-
-
-def _unimodal(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares of each column up to the bounds of 32 cells, [d, 33], after its density was made unimodal.
-
-    The cells have equal shares of the rows. To either side of a mode the density is the monotone one with the least
-    squares from that of the cells (max-min formula); the mode is taken with which the shares change least.
-    """
-    bounds = np.quantile(rows, np.linspace(0, 1, _CELLS + 1), axis=0)
-    width = np.maximum(np.diff(bounds, axis=0), 1e-9 * np.ptp(rows, axis=0))
-    edge = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(width, axis=0)])
-    first, last = np.ogrid[:_CELLS, :_CELLS]
-    valid = (first <= last)[..., None]
-    # Mean density of the cells first ... last.
-    mean = np.where(
-        valid,
-        ((last - first + 1) / _CELLS)[..., None] / np.where(valid, edge[None, 1:] - edge[:-1, None], 1),
-        np.nan,
-    )
-    even = np.arange(1, _CELLS + 1)[:, None] / _CELLS
-    best, found = np.full(rows.shape[1], np.inf), np.zeros((_CELLS, rows.shape[1]))
-    for mode in range(0, _CELLS + 1, 4):
-        density = np.concatenate([_monotone(mean[:mode, :mode]), -_monotone(-mean[mode:, mode:])])
-        shares = np.cumsum(density * width, axis=0)
-        shares /= shares[-1]
-        change = np.abs(shares - even).max(axis=0)
-        better = change < best
-        best[better], found[:, better] = change[better], shares[:, better]
-    return np.concatenate([np.zeros((1, rows.shape[1])), found]).T
-
-
-def _monotone(mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Increasing values [c, d] with the least squares, of the means [c, c, d] from each cell to each later one."""
-    least = np.fmin.accumulate(mean[:, ::-1], axis=1)[:, ::-1]  # over the last cell, from k on
-    return np.asarray(np.fmax.accumulate(least, axis=0).diagonal().T)

@@ -11,15 +11,8 @@ from sklearn.metrics import silhouette_score
 
 import graphclust
 from graphclust.graph.borders import BorderedRun
-from graphclust.graph.separation import (
-    LEAST_GAIN,
-    _like,
-    _monotone,
-    _silhouette,
-    _unimodal,
-    _without_clusters,
-    count_separated,
-)
+from graphclust.graph.null_samples import NullSamples, _monotone, _unimodal, _without_clusters
+from graphclust.graph.separation import LEAST_GAIN, _silhouette, count_separated
 from graphclust.nn.vector_scale import vector_scales
 
 
@@ -71,10 +64,9 @@ class TestCount:
         assert graphclust.metrics.clustering_accuracy(load_wine().target, model.labels_) > 0.9
 
     def test_borders_count_where_silhouettes_say_nothing(self) -> None:
-        x, _ = make_moons(300, noise=0.06, random_state=0)
-        assert count(x) > 4  # moons are cut into arcs ...
-        halves = np.repeat([0, 1], 150)
-        assert count(x, bordered(halves)) == 2  # ... unless two groups have a border, and as clusters no gain
+        x, y = make_moons(300, noise=0.06, random_state=0)
+        assert count(x) > 4  # the moons are cut into arcs ...
+        assert count(x, bordered(y)) == 2  # ... unless two groups have a border: along each there is none
         x, y = make_blobs(300, 6, centers=6, random_state=0)
         assert count(x, bordered(y // 3)) == 6
         assert count(x, bordered(np.arange(300) % 40)) == 40  # more than are tried
@@ -144,7 +136,7 @@ class TestParts:
         groups = np.repeat([0, 1, 2], [400, 300, 3])
         rows = rng.normal(size=(703, 3)) + 20.0 * groups[:, None]
         rows[groups == 1, 2] = 7.0
-        drawn = list(_like(rows, groups, rng))
+        drawn = list(NullSamples(rows, groups).draw(rng))
         assert len(drawn) == 4
         for one in drawn:
             for group in (0, 1):
