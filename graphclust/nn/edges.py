@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from graphclust.nn.adjacency import Adjacency
+
+#: Wider codes are multiplied in blocks of so many entries, which stay in the cache, with a sparse product as gradient.
+_NARROW, _BLOCK = 32, 2**17
+
+
+class _PairProducts(torch.autograd.Function):
+    """``z_i z_j`` of each pair; the gradient ``G z`` has G_ij the sum of the gradients of the pairs (i, j) and (j, i).
+
+    Of 120,000 pairs of 784 columns selecting both sides whole takes 750 MB and, with the gradient, six times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, pairs: Tensor) -> Tensor:
+        ctx.save_for_backward(z, pairs)
+        n_pairs, step = pairs.shape[1], max(1, _BLOCK // z.shape[1])
+        products = z.new_empty(n_pairs)
+        for begin in range(0, n_pairs, step):
+            first, second = pairs[:, begin : begin + step]
+            rows = z.index_select(0, first).mul_(z.index_select(0, second))
+            torch.sum(rows, dim=1, out=products[begin : begin + step])
+        return products
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        z, pairs = ctx.saved_tensors
+        row, column = torch.cat([pairs, pairs.flip(0)], dim=1)
+        row, order = row.sort(stable=True)
+        pointers = torch.zeros(len(z) + 1, dtype=torch.int32, device=z.device)
+        pointers[1:] = torch.bincount(row, minlength=len(z)).cumsum(0)
+        values = gradients[0].repeat(2)[order]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            columns = column[order].to(torch.int32)
+            symmetric = torch.sparse_csr_tensor(
+                pointers, columns, values, (len(z), len(z)), check_invariants=False
+            )
+        return symmetric @ z, None
 
 
 def inner_products(z: Tensor, pairs: Tensor) -> Tensor:
@@ -26,6 +65,8 @@ def inner_products(z: Tensor, pairs: Tensor) -> Tensor:
     Tensor [P], float32
     """
     z = z.float()
+    if z.shape[1] > _NARROW:
+        return _PairProducts.apply(z, pairs)
     # index_select, because the gradient of plain indexing is many times slower on the CPU.
     return (z.index_select(0, pairs[0]) * z.index_select(0, pairs[1])).sum(dim=1)
 

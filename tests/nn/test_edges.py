@@ -51,6 +51,22 @@ def test_inner_products(codes):
     torch.testing.assert_close(inner_products(codes, pairs), expected)
 
 
+@pytest.mark.parametrize("width", [3, 33, 700])
+def test_gradient_of_inner_products(width):
+    """Also of wide codes, in several blocks, with pairs that are there twice, reversed, and of a row with itself."""
+    torch.manual_seed(0)
+    z = torch.randn(40, width)
+    pairs = torch.cat([torch.randint(40, (2, 500)), torch.tensor([[1, 1, 2, 7], [2, 2, 1, 7]])], dim=1)
+    factor = torch.randn(504)
+    found, expected = z.clone().requires_grad_(), z.double().requires_grad_()
+    products = inner_products(found, pairs)
+    (products.tanh() * factor).sum().backward()
+    wanted = (expected @ expected.T)[pairs[0], pairs[1]]
+    (wanted.tanh() * factor).sum().backward()
+    torch.testing.assert_close(products, wanted.float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.grad, expected.grad.float(), rtol=1e-4, atol=1e-4)
+
+
 def test_full_batch_is_kipfs_loss_in_expectation(graph, codes):
     edges = EdgeReconstruction(graph.edge_index, N)
     adjacency, index = whole(graph), torch.arange(N)
