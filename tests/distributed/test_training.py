@@ -144,6 +144,8 @@ def test_a_node_added_while_it_trains_is_used(
     """Begun by one process, the training goes on with two from its checkpoint; nothing was lost, nothing killed."""
     for node in list(cluster.worker_nodes):
         cluster.remove_node(node)
+    # Ray Train looks every 20 seconds which nodes there are; before, it would wait for one that is gone.
+    time.sleep(25)
     head = cluster.head_node.node_id
     training = importlib.import_module("graphclust.distributed.training")
     monkeypatch.setattr(training, "_RESIZE_EVERY", 3.0)
