@@ -18,10 +18,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test test-distributed lint format clean
 
 help:  ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## create .venv and install the package into it, with its tools
 
@@ -45,6 +45,12 @@ demo: $(STAMP)  ## cluster 1,797 handwritten digits; writes demo/overview.png an
 test: $(STAMP)  ## run all tests (PYTEST_ARGS="-m 'not slow'" for the quick ones)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+# In an environment of its own, without the constraints: s3fs wants an older python-dateutil than they name.
+test-distributed:  ## tests on several Ray nodes on this machine, and on storage with the S3 interface
+	$(MAKE) install VENV=$(VENV)-distributed
+	$(VENV)-distributed/bin/python -m pip install --quiet --editable '.[$(EXTRAS),distributed]' 'moto[server]' s3fs
+	OMP_NUM_THREADS=1 $(VENV)-distributed/bin/python -m pytest tests/distributed tests/test_s3.py tests/test_storage.py $(PYTEST_ARGS)
+
 lint: $(STAMP)  ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,5 +61,5 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment, caches and the demo's output
-	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-distributed build dist demo .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
