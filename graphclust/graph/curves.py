@@ -52,6 +52,8 @@ class Curve(NamedTuple):
         if n < _LEAST_SAMPLES:
             return None
         apart = squareform(pdist(rows / np.maximum(rows.std(axis=0), 1e-12)))
+        if not apart.any():
+            return None
         along = _along_graph(apart)
         half = -0.5 * along**2
         values, vectors = np.linalg.eigh(half - half.mean(axis=0) - half.mean(axis=1)[:, None] + half.mean())

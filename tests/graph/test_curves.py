@@ -63,6 +63,7 @@ class TestThrough:
 
     def test_duplicates(self) -> None:
         assert Curve.through(np.repeat(ring(60), 5, axis=0)) is not None
+        assert Curve.through(np.ones((40, 2))) is None
 
 
 class TestDraw:
