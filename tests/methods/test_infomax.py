@@ -11,6 +11,7 @@ from sklearn.preprocessing import normalize
 from torch_geometric.data import Data
 
 from graphclust import GraphInfomaxClustering
+from graphclust.methods.infomax import _found_again
 from graphclust.metrics import clustering_accuracy
 from graphclust.nn.term_scale import TermScale
 
@@ -161,3 +162,42 @@ def test_eigenvectors_know_no_other_graph() -> None:
 def test_edges_built_from_features_are_no_second_source(digits: Any) -> None:
     model = GraphInfomaxClustering(3, latent_dim=8, epochs=3, random_state=0).fit(digits[0][:120])
     assert model.view_ == "both"
+
+
+def test_clusters_are_found_again_in_codes_that_have_some() -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(3), 60)
+    noise = rng.normal(size=(180, 5)).astype(np.float32)
+    clear = noise + 10 * np.eye(3, 5, dtype=np.float32)[y]
+    splits = [rng.random(180) < 0.5 for _ in range(4)]
+    assert _found_again(clear, 3, splits) == 1.0
+    assert _found_again(noise, 3, splits) < 0.8
+    assert _found_again(clear, 3, [np.arange(180) < 2]) == 0.0  # no half to compare
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_an_encoder_that_is_found_again_worse_is_left_out(
+    words: Data, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, worse: bool
+) -> None:
+    """The first call is about its codes, the second about the components."""
+    scores = iter([0.4, 0.5] if worse else [0.5, 0.4])
+    widths = []
+
+    def compared(codes: np.ndarray, n_clusters: int, splits: Any) -> float:
+        widths.append(codes.shape[1])
+        return next(scores)
+
+    monkeypatch.setattr("graphclust.methods.infomax._found_again", compared)
+    monkeypatch.setattr(GraphInfomaxClustering, "_chosen_view", lambda *_: "both")
+    model = GraphInfomaxClustering(2, n_components=4, **TINY | {"view": "auto"}).fit(words)
+    assert widths == [8, 4]
+    assert model.view_ == "both" and model.reads_encoder_ is not worse
+    assert (model.embedding_[:, :8] == 0).all() == worse
+    assert (model.embedding_[:, 8:] != 0).any()
+    opened = GraphInfomaxClustering.load(model.save(tmp_path / "model"))
+    np.testing.assert_array_equal(opened.predict(words), model.labels_)
+    assert opened.reads_encoder_ is not worse
+
+
+def test_told_to_read_both_it_does(words: Data) -> None:
+    assert GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).reads_encoder_
