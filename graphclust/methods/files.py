@@ -231,7 +231,10 @@ def reading(folder: Path) -> Iterator[None]:
         yield
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         reason = textwrap.shorten(str(error), 200)  # torch lists every tensor that does not fit
-        raise ValueError(f"the model in {folder} cannot be read: {reason}") from error
+        raise ValueError(
+            f"the model in {folder} cannot be read: {reason}. It is damaged or of another version; "
+            "fit and save again"
+        ) from error
 
 
 def plain_parameters(estimator: BaseEstimator) -> dict[str, Any]:

@@ -191,13 +191,16 @@ def test_an_encoder_that_is_found_again_worse_is_left_out(
     monkeypatch.setattr(GraphInfomaxClustering, "_chosen_view", lambda *_: "both")
     model = GraphInfomaxClustering(2, n_components=4, **TINY | {"view": "auto"}).fit(words)
     assert widths == [8, 4]
-    assert model.view_ == "both" and model.reads_encoder_ is not worse
+    assert model.view_ == ("components" if worse else "both")
     assert (model.embedding_[:, :8] == 0).all() == worse
     assert (model.embedding_[:, 8:] != 0).any()
     opened = GraphInfomaxClustering.load(model.save(tmp_path / "model"))
     np.testing.assert_array_equal(opened.predict(words), model.labels_)
-    assert opened.reads_encoder_ is not worse
+    assert opened.view_ == model.view_
 
 
-def test_told_to_read_both_it_does(words: Data) -> None:
-    assert GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).reads_encoder_
+@pytest.mark.parametrize("view", ["both", "components"])
+def test_told_what_to_read_it_does(words: Data, view: str) -> None:
+    model = GraphInfomaxClustering(2, n_components=4, **TINY | {"view": view}).fit(words)
+    assert model.view_ == view
+    assert bool(model.history_) == (view == "both")  # what does not read the encoder need not train it
