@@ -25,7 +25,7 @@ from graphclust.metrics import evaluate
 from graphclust.nn.vector_scale import vector_scales
 from graphclust.training.inference import in_blocks
 
-IMAGES = ("digits", "usps", "mnist_test", "fashion_10000")
+IMAGES = ("digits", "usps", "mnist_test", "fashion_mnist_test")
 VECTORS = ("iris", "wine", "breast_cancer", "digits_vectors", "leaves")
 GRAPHS = ("cora", "citeseer")
 #: One part of `LearnedGraphClustering` left out at a time.
@@ -110,8 +110,8 @@ def graphs(name: str, seed: int) -> dict[str, Any]:
     k, found = len(set(y)), {}
     for view in ("features", "edges", "components"):
         model = graphclust.GraphInfomaxClustering(k, view=view, random_state=seed)
-        name = "propagated components" if view == "components" else view
-        found[f"{name} alone, nothing trained"] = scored(y, model.fit(data).labels_)
+        what = "propagated components" if view == "components" else view
+        found[f"{what} alone, nothing trained"] = scored(y, model.fit(data).labels_)
     model = graphclust.GraphInfomaxClustering(k, view="both", random_state=seed).fit(data)
     start = KMeans(k, n_init=60, random_state=seed)
     found["infomax codes alone"] = scored(y, start.fit_predict(model.embedding_[:, : model.latent_dim]))

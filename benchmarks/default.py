@@ -32,8 +32,8 @@ DATA = (
     "usps",
     "mnist_test",
     "fashion_mnist",
-    "fashion_10000",
-    "fashion_10000_layers",
+    "fashion_mnist_test",
+    "fashion_mnist_test_layers",
     "cora",
     "citeseer",
 )
@@ -64,9 +64,8 @@ def read(name: str) -> tuple[Any, Any]:
     if name.endswith("_layers"):  # small photographs, by what a pretrained network sees in them
         images, y = read(name.removesuffix("_layers"))
         return graphclust.images.read_images(images, "efficientnet-lite0-layers", size=96).x, y
-    data = graphclust.datasets.load("fashion_mnist" if name == "fashion_10000" else name)
-    last = slice(-10_000, None) if name == "fashion_10000" else slice(None)
-    return data.images[last], data.y[last]
+    data = graphclust.datasets.load(name)
+    return data.images, data.y
 
 
 def fit(name: str, seed: int, unseen: bool = False, picture: bool = False) -> dict[str, Any]:

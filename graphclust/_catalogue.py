@@ -16,6 +16,7 @@ class ImageFile:
     openml_id: int
     first_row: int = 0  # of the OpenML data set
     file: str | None = None
+    first_row_of_file: int = 0
     images_sha256: str = ""
     labels_sha256: str = ""
 
@@ -32,6 +33,11 @@ CLOTHES = (
     "Sneaker",
     "Bag",
     "Ankle boot",
+)
+# Of images and labels, all 70,000.
+FASHION_SHA256 = (
+    "0fbbfcb392782b3b702472ead3688778e1509e8cf40f5c24d9d3303618b193ab",
+    "8ab940a680640f36c0bf1d2549cb2f3b3d4068c12547116cc7b1161b1d26663d",
 )
 
 IMAGE_FILES = {
@@ -63,8 +69,20 @@ IMAGE_FILES = {
         class_names=CLOTHES,
         openml_id=40996,
         file="fashion_mnist.npz",
-        images_sha256="0fbbfcb392782b3b702472ead3688778e1509e8cf40f5c24d9d3303618b193ab",
-        labels_sha256="8ab940a680640f36c0bf1d2549cb2f3b3d4068c12547116cc7b1161b1d26663d",
+        images_sha256=FASHION_SHA256[0],
+        labels_sha256=FASHION_SHA256[1],
+    ),
+    "fashion_mnist_test": ImageFile(
+        title="Fashion-MNIST, test part",
+        shape=(10000, 28, 28),
+        white=255,
+        class_names=CLOTHES,
+        openml_id=40996,
+        first_row=60000,
+        file="fashion_mnist.npz",
+        first_row_of_file=60000,
+        images_sha256=FASHION_SHA256[0],
+        labels_sha256=FASHION_SHA256[1],
     ),
     "mnist": ImageFile(title="MNIST", shape=(70000, 28, 28), white=255, class_names=DIGITS, openml_id=554),
 }

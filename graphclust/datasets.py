@@ -220,7 +220,8 @@ def _load_images(name: str, folder: Path | None, verify: bool) -> Dataset:
             images, labels = _read_npz(path)
             _check(path, "'images'", _array_sha256(images), spec.images_sha256, verify)
             _check(path, "'labels'", _array_sha256(labels), spec.labels_sha256, verify)
-            return _image_dataset(name, spec, images, labels, str(path))
+            some = slice(spec.first_row_of_file, None)
+            return _image_dataset(name, spec, images[some], labels[some], str(path))
         tried.append(path)
     cached = _cache_folder() / f"openml-{spec.openml_id}.npz"
     if not cached.is_file():

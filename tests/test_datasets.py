@@ -40,6 +40,7 @@ def test_names() -> None:
         "usps",
         "mnist_test",
         "fashion_mnist",
+        "fashion_mnist_test",
         "mnist",
         "leaves",
         "cora",
@@ -78,6 +79,7 @@ def test_digits(no_network: Path) -> None:
         ("usps", (9298, 16, 16), 708, 1553),
         ("MNIST-test", (10000, 28, 28), 892, 1135),
         ("fashion_mnist", (70000, 28, 28), 7000, 7000),
+        ("fashion_mnist_test", (10000, 28, 28), 1000, 1000),
     ],
 )
 def test_image_files(data_folder: Path, name: str, shape, smallest: int, largest: int) -> None:
@@ -137,7 +139,7 @@ def test_citation_graphs_are_read_from_the_cache(data_folder: Path, no_network: 
     assert datasets.load("cora").source == str(raw)
 
 
-@pytest.mark.parametrize("name", ["usps", "mnist_test", "fashion_mnist", "leaves", "cora", "citeseer"])
+@pytest.mark.parametrize("name", ["usps", "mnist_test", "fashion_mnist_test", "leaves", "cora", "citeseer"])
 def test_missing_files_say_what_was_tried(no_network: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
