@@ -75,7 +75,7 @@ class GraphInfomaxClustering(ContrastedClusterer):
     propagated components (adjusted Rand index), the components alone are taken. Only "both" trains an encoder.
 
     Each view fails where the other does not: over five seeds, infomax codes alone give 73.6 on Cora and 58.9 on
-    CiteSeer, propagated components alone 69.3 and 70.4, what comes 75.0 and 70.0. The best that an independent rerun of
+    CiteSeer, propagated components alone 69.9 and 70.3, what comes 75.0 and 70.0. The best that an independent rerun of
     published methods (PyAGC) found on Cora is 74.9. This method has no paper and so no reported result. The two views,
     two propagations, 32 components, equal weights and when the encoder is left out were chosen with the scores of Cora
     and CiteSeer in view.
