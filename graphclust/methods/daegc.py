@@ -124,6 +124,9 @@ class DAEGC(GAE):
             check_count(self.pretrain_epochs, "pretrain_epochs", 0)
         check_number(self.pretrain_learning_rate, "pretrain_learning_rate", 0.0, open_low=True)
 
+    def _hops(self) -> int | None:
+        return None  # proximities are normalised over more hops than a convolution has
+
     def _encoder(self, n_features: int) -> GraphEncoder:
         widths = (n_features, *self.hidden_channels, self.latent_dim)
         encoder = GraphEncoder(widths, self.conv, ["elu"] * (len(widths) - 1))

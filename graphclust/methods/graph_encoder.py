@@ -146,6 +146,10 @@ class GraphEncoderClusterer(GraphCodes):
         """Convolutions of the encoder."""
         return len(tuple(self.hidden_channels)) + 1
 
+    def _hops(self) -> int | None:
+        # A layer of the user's may look further than one hop.
+        return self._n_layers if isinstance(self.conv, str) else None
+
     def _fanouts(self) -> list[int]:
         return [10] * self._n_layers if self.num_neighbors is None else list(self.num_neighbors)
 

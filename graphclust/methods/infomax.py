@@ -133,6 +133,9 @@ class GraphInfomaxClustering(ContrastedClusterer):
         # stops sooner; sixty of scikit-learn's were the same within 1e-5 whatever the seed.
         return {"n_init": 60, "engine": "sklearn"} if n_samples <= _ROWS else {}
 
+    def _hops(self) -> int | None:
+        return None  # the components are propagated over the whole graph
+
     def _discriminator(self) -> nn.Module:
         return SummaryDiscriminator(self.latent_dim)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch_geometric.nn import TAGConv
 
-from graphclust import VGDCN, SampleGraph
+from graphclust import GAE, VGAE, VGDCN, DinkNet, DMoN, SampleGraph
 from graphclust.graph import neighborhood
 from graphclust.graph.attachment import StackedRows, attach
 from graphclust.graph.neighborhood import PartRows, around
@@ -66,7 +68,27 @@ def test_labels_are_those_of_the_whole_graph(
     x: np.ndarray, graph: SampleGraph, conv: str, normalization: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small: dict[str, Any] = {"hidden_channels": (16,), "pretrain_epochs": 2, "branch_epochs": 2, "epochs": 2}
-    model: Any = VGDCN(5, conv=conv, normalization=normalization, random_state=0, batch_size=500, **small)
+    model = VGDCN(5, conv=conv, normalization=normalization, random_state=0, batch_size=500, **small)
+    _compare_with_whole(model, x, graph, monkeypatch)
+
+
+@pytest.mark.parametrize("method", [GAE, VGAE, DMoN, DinkNet])
+def test_graph_encoders_read_what_is_near_too(
+    x: np.ndarray, graph: SampleGraph, method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"n_hops": 1} if method is DinkNet else {}
+    model = method(5, hidden_channels=(16,), latent_dim=4, epochs=2, random_state=0, **few)
+    _compare_with_whole(model, x, graph, monkeypatch)
+    far = method(5, hidden_channels=(16,), latent_dim=4, epochs=1, conv=partial(TAGConv, K=6)).fit(graph)
+    assert (
+        far._new_samples(x[:1] + 1)[0].n_samples == 3001
+    )  # nobody knows how far a layer of the user's looks
+
+
+def _compare_with_whole(
+    model: Any, x: np.ndarray, graph: SampleGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probabilities from the part of the graph that is near new samples, and from all of it."""
     model.fit(graph)
     known = model.predict_proba(x[[1500, 7]])  # samples of the graph are what they were
     np.testing.assert_allclose(known, model.probabilities_[[1500, 7]], rtol=0, atol=1e-6)
@@ -75,7 +97,7 @@ def test_labels_are_those_of_the_whole_graph(
     source, nodes = model._new_samples(new)
     assert source.n_samples < 200 and nodes.tolist() == list(range(source.n_samples - 4, source.n_samples))
     found = model.predict_proba(new)
-    monkeypatch.setattr(VGDCN, "_hops", lambda self: None)
+    monkeypatch.setattr(type(model), "_hops", lambda self: None)
     source, nodes = model._new_samples(new)
     assert source.n_samples == 3004 and nodes.tolist() == [3000, 3001, 3002, 3003]
     np.testing.assert_allclose(found, model.predict_proba(new), rtol=0, atol=1e-6)
