@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import re
 import shutil
+import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -272,11 +276,40 @@ def check_all_probabilities(probabilities: Any) -> None:
         )
 
 
+def scratch_beside(path: Path) -> Path:
+    """A name beside a file or folder that no other process or thread writes to; what dead ones left is removed.
+
+    Under torchrun, for instance, every process saves the same model.
+    """
+    host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+    ending = f".partial{path.suffix}"
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.{host}-*-*{ending}"):
+        number = left.name.removesuffix(ending).split("-")[-2]
+        if number.isdigit() and not _is_running(int(number)):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f".{path.stem}.{host}-{os.getpid()}-{threading.get_ident()}{ending}")
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":  # where the question would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name to write to; the file takes the place of `path` when it is complete, and goes when it is not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = scratch_beside(path)
     try:
         yield partial
         os.replace(partial, path)

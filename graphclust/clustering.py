@@ -164,7 +164,7 @@ def suitable_method(data: Any) -> str:
     str
         A key of `graphclust.methods.METHODS`.
     """
-    if isinstance(data, SampleGraph) and data.construction.get("source") == "features":
+    if isinstance(data, SampleGraph) and data.construction.get("source") in ("features", "codes"):
         data = data.x
     if isinstance(data, Data):
         if data.edge_index is not None and data.edge_index.numel():

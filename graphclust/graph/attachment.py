@@ -69,6 +69,11 @@ class StackedRows:
 def neighbors_in(graph: Any, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k samples of a graph that are nearest to others [M, d], by the graph's metric: indices, distances [M, k]."""
     how = graph.construction
+    if how.get("source") == "codes":
+        raise ValueError(
+            "the graph joins samples by the codes of a network, among which features have no place: use `predict` of "
+            "the model that it belongs to"
+        )
     # For a few new samples a scan is cheaper than building the index again.
     n, d = graph.x.shape
     few = is_exact_affordable(len(x), n, d, Metric.make(how["metric"], how["p"]))
@@ -95,7 +100,7 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     new one it would be its own nearest neighbour, and be read elsewhere than it was.)
     """
     how = graph.construction
-    if how.get("source") != "features" or "normalized" in how:
+    if how.get("source") not in ("features", "codes") or "normalized" in how:
         raise ValueError(
             "only a graph made by SampleGraph.from_features (and not normalised) knows how to attach samples"
         )
@@ -108,7 +113,7 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     weight = attached_weights(neighbor_index, distance, how["kernel"], bandwidth, new, old, old_distance)
     edges = neighbor_edges(neighbor_index, n)
     edges, edge_weight = coalesce(edges, weight.flatten(), n + len(new), sort_by_row=False)
-    stand_for = nodes_of(old, new, neighbor_index[:, 0])
+    stand_for = nodes_of(old, new, neighbor_index)
     part = None
     if hops is not None:
         # The degrees of the nodes that the first convolution reads need the edges into them; and what all convolutions
@@ -129,12 +134,20 @@ def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:
     return attached
 
 
-def nodes_of(old: Tensor, new: Tensor, nearest: Tensor) -> Tensor:
-    """Which node each of new samples [M, d] is: its nearest old one [M] where they are equal, else the N + i-th."""
-    blocks = zip(nearest.split(_ROWS), new.split(_ROWS), strict=True)
-    equal = torch.cat([(old[near] == rows).all(dim=1) for near, rows in blocks])
-    own = torch.arange(len(old), len(old) + len(new), device=nearest.device)
-    return torch.where(equal, nearest, own).cpu()
+def nodes_of(old: Tensor, new: Tensor, neighbors: Tensor) -> Tensor:
+    """Which node each of new samples [M, d] is: the first of its neighbours [M, k] that it equals, else the N + i-th.
+
+    The nearest one is not always the equal one: among collinear rows the cosine tells no difference.
+    """
+    found = torch.arange(len(old), len(old) + len(new), device=neighbors.device)
+    for block in torch.arange(len(new), device=neighbors.device).split(_ROWS):
+        for near in neighbors.T:
+            equal = (old[near[block]] == new[block]).all(dim=1)
+            found[block[equal]] = near[block[equal]]
+            block = block[~equal]
+            if not len(block):
+                break
+    return found.cpu()
 
 
 def _part_of(

@@ -95,16 +95,17 @@ class SampleTree(NamedTuple):
 def sparse_weights(graph: Data) -> sp.csr_matrix:
     """The graph's weights [N, N], float32, symmetric (the mean of both directions), without a diagonal.
 
-    Indices are int32: 8 bytes an edge.
+    Indices are int32, 8 bytes an edge, up to 2^31 edges.
     """
     assert graph.edge_index is not None
     source, target = graph.edge_index.cpu().numpy()
     n = int(graph.num_nodes or 0)
     weight = graph.edge_weight.detach().float().cpu().numpy()
     if (target[1:] >= target[:-1]).all():
-        pointer = np.zeros(n + 1, dtype=np.int32)
+        index_type = np.int32 if len(source) < 2**31 else np.int64
+        pointer = np.zeros(n + 1, dtype=index_type)
         np.cumsum(np.bincount(target, minlength=n), out=pointer[1:])
-        matrix = sp.csr_matrix((weight.copy(), source.astype(np.int32), pointer), shape=(n, n))
+        matrix = sp.csr_matrix((weight.copy(), source.astype(index_type), pointer), shape=(n, n))
     else:
         matrix = sp.csr_matrix((weight, (target, source)), shape=(n, n))
     mirror = matrix.T.tocsr()

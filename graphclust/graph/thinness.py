@@ -95,7 +95,7 @@ def widened(graph: Data) -> Data:
     """The graph with up to 15 neighbours, a hundredth of the samples, if it was built from few dimensions."""
     how = getattr(graph, "construction", {})
     most = min(_NEIGHBORS, graph.x.shape[0] // _PER_NEIGHBOR)
-    if how.get("n_neighbors", most) >= most or intrinsic_dimension(graph) >= _FEW:
+    if how.get("source") != "features" or how["n_neighbors"] >= most or intrinsic_dimension(graph) >= _FEW:
         return graph
     same = {name: how[name] for name in ("metric", "p", "kernel", "bandwidth", "symmetrize", "index")}
     return SampleGraph.from_features(graph.x, most, **same)

@@ -177,7 +177,7 @@ class DeepClusterer(
         seed = trainer.seed  # of several processes, the first's
         graph = self._data_of(X)
         n_features = graph.x.shape[1]
-        self.n_clusters_ = choose_n_clusters(self.n_clusters, graph, seed)
+        self.n_clusters_ = choose_n_clusters(self.n_clusters, self._counted(graph), seed)
         if self.n_clusters == "auto" and self.n_clusters_ == 1:
             warn_of_one_cluster(len(graph.x))
         with _private_randomness(seed):
@@ -226,6 +226,10 @@ class DeepClusterer(
             data["edge_checksum"] = [checksum(graph.edge_index), checksum(graph.edge_weight)]
         return {"method": type(self).__name__, **parameters, **data, "seed": seed}
 
+    def _counted(self, graph: Data) -> Data:
+        """Features and graph that K is told from, where it is "auto"."""
+        return graph
+
     # -- reading the result ------------------------------------------------------------------------------------
 
     def _take_results(self, source: BatchSource) -> None:
@@ -259,7 +263,7 @@ class DeepClusterer(
         p: Any = self._probabilities(source, nodes)
         blocks = (p[start : start + 8192] for start in range(0, p.shape[0], 8192))
         dense = (block if isinstance(block, np.ndarray) else block.toarray() for block in blocks)
-        return collect((torch.from_numpy(block).log() for block in dense), p.shape[0], out).labels
+        return collect((torch.from_numpy(b) for b in dense), p.shape[0], out, are_logits=False).labels
 
     def predict_proba(self, X: Input) -> NDArray[np.float32]:
         """Cluster probabilities of new samples, [M, K]; see `predict`. Sparse where M K is above 10^8."""

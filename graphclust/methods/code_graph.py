@@ -127,14 +127,17 @@ class CodeGraphClusterer(GraphClusterer):
         model.train(training)
         graph = self._sample_graph(codes)
         graph.x, graph["codes"] = x, codes
+        # Its distances are between codes, so that its features alone have no place in it.
+        graph.construction = {**graph.construction, "source": "codes"}
         return graph
 
     def _attach(self, features: Tensor) -> SampleGraph:
         by_code = copy.copy(self.graph_)
         by_code.x = self.graph_["codes"]
+        by_code.construction = {**self.graph_.construction, "source": "features"}
         attached: SampleGraph = attach(by_code, self._codes_of(self.model_, features))
         old, new = self.graph_.x, features.to(self.graph_.x.device)
         attached.x = StackedRows(old, new)
         # Codes of equal features differ by rounding.
-        attached.stand_for = nodes_of(old, new, attached["neighbor_index"].second[:, 0])
+        attached.stand_for = nodes_of(old, new, attached["neighbor_index"].second)
         return attached

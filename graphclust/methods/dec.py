@@ -63,5 +63,5 @@ class IDEC(FineTuned, AutoEncoderClusterer):
         z = model.autoencoder.encode(x).mean
         log_q = model.head(z)
         kl = kl_divergence(sharpened(model, log_q, batch), log_q)
-        error = self._error(model, z, x) / x.shape[1]
+        error = self._error_per_feature(model, z, x)
         return Step({"reconstruction": error, "kl": self.gamma * kl}, log_q)

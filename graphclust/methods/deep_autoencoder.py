@@ -20,7 +20,7 @@ from graphclust.methods.inputs import Input
 from graphclust.methods.starts import start_centers
 from graphclust.nn.autoencoder import AutoEncoder
 from graphclust.nn.heads import StudentTAssignment
-from graphclust.nn.likelihoods import Likelihood, resolve_likelihood
+from graphclust.nn.likelihoods import Gaussian, Likelihood, resolve_likelihood
 from graphclust.nn.losses import target_distribution
 from graphclust.nn.networks import AutoEncoderNetwork
 from graphclust.nn.scaling import FeatureScale
@@ -103,6 +103,14 @@ class AutoEncoderClusterer(DeepClusterer):
         """Negative log-likelihood of scaled samples given their codes, the mean over samples."""
         likelihood = self._likelihood(model)
         return likelihood.negative_log_likelihood(model.autoencoder.decode(codes), x).mean()
+
+    def _error_per_feature(self, model: Any, codes: Tensor, x: Tensor) -> Tensor:
+        """Mean over samples and features of the cross-entropy or of the squared error, of which a likelihood has half.
+
+        The weights of divergences beside it are the authors', whose code has the mean squared error.
+        """
+        whole = 2 if isinstance(self._likelihood(model), Gaussian) else 1
+        return whole * self._error(model, codes, x) / x.shape[1]
 
     def _pretraining(self) -> Stage:
         """The auto-encoder alone."""

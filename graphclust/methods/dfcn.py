@@ -174,7 +174,7 @@ class DFCN(GraphCodes, FineTuned):
         assert batch.adjacency is not None
         codes = model(x, batch.adjacency, batch.size)
         own = x[: batch.size]
-        error = self._error(model, codes.fused[: batch.size], own) / x.shape[1]
+        error = self._error_per_feature(model, codes.fused[: batch.size], own)
         terms = {"reconstruction": error, **self._graph_error(model, x, codes.structure, codes.fused, batch)}
         return Step(terms), FusedCodes(*(z[: batch.size] for z in codes))
 

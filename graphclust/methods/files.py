@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import random
 import shutil
 import textwrap
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +21,13 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator
 
-from graphclust._files import naming_full_disk
+from graphclust._files import naming_full_disk, scratch_beside
 from graphclust._storage import fetch, file_checksum, resolve, sending
 
 FORMAT_VERSION = 1
 _META = "estimator.json"
+#: Times that a folder is renamed while other processes do the same.
+_ATTEMPTS = 100
 _CHECKSUMS = "checksums.json"
 _FILES = {_META, _CHECKSUMS, "model.safetensors", "results.safetensors", "keys.safetensors", "graph"}
 _SPARSE = ("data", "indices", "indptr")
@@ -49,31 +54,44 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     folder = place
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder")
-    foreign = sorted({child.name for child in folder.iterdir()} - _FILES) if folder.exists() else []
+    foreign = sorted({child.name for child in folder.glob("*")} - _FILES)
     if foreign:
         raise ValueError(
             f"{folder} holds other files ({', '.join(foreign[:3])}), which saving would remove: name an empty or a "
             "new folder"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial, previous = _beside(folder, "partial"), _beside(folder, "previous")
+    partial = scratch_beside(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         with naming_full_disk(folder.parent, "the model"):
             yield partial
             _note_checksums(partial)
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            os.replace(folder, previous)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            if previous.exists():
-                os.replace(previous, folder)
-            raise
+        _take_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _take_place(partial: Path, folder: Path) -> None:
+    """Rename `partial` to `folder`, of which nothing is left; other processes may do the same."""
+    previous = _beside(folder, "previous")
+    for attempt in range(_ATTEMPTS):
+        try:
+            if folder.exists():
+                shutil.rmtree(previous, ignore_errors=True)
+                os.replace(folder, previous)
+            os.replace(partial, folder)
+            break
+        except OSError as error:
+            # Another process has moved the folder away, or has put its own there.
+            others = error.errno in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST)
+            if others and attempt + 1 < _ATTEMPTS:
+                time.sleep(0.01 * random.random())
+                continue
+            if previous.exists() and not folder.exists():
+                os.replace(previous, folder)
+            raise
     shutil.rmtree(previous, ignore_errors=True)
 
 

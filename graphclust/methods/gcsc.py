@@ -20,7 +20,6 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_number
 from graphclust.graph import SampleGraph
-from graphclust.graph.sample_graph import on_cpu
 from graphclust.methods.inputs import Input
 from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.nn.adjacency import Adjacency, propagation_weights
@@ -233,7 +232,8 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
             Features are attached to the training graph; a graph is read as it is.
         """
         graph, nodes = self._new_samples(X)
-        known = nodes < len(self.labels_) if graph.get("num_old") is not None else np.zeros(len(nodes), bool)
+        # What was attached to another graph is beside other samples than those that have these labels.
+        known = (nodes < len(self.labels_)) & (self._given_graph(X) is None)
         member = np.eye(self.n_clusters_, dtype=np.float32)[self.labels_]
         votes = (self._affinity(self._embed(graph)[nodes]) @ member).argmax(axis=1)
         return np.where(known, self.labels_[np.where(known, nodes, 0)], votes).astype(np.int64)
@@ -246,10 +246,9 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
     def _new_samples(self, X: Input) -> tuple[SampleGraph, NDArray[np.int64]]:
         """A graph that holds the samples, and which of its nodes they are."""
         x = torch.from_numpy(self._features(X))
-        if isinstance(X, SampleGraph) or (
-            isinstance(X, Data) and X.edge_index is not None and X.edge_index.numel()
-        ):
-            return SampleGraph.from_data(on_cpu(X)), np.arange(len(x))
+        given = self._given_graph(X)
+        if given is not None:
+            return given, np.arange(len(x))
         if self.graph_.construction.get("source") != "features":
             raise ValueError(
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "

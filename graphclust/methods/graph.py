@@ -13,9 +13,8 @@ from torch_geometric.data import Data
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
 from graphclust.graph.attachment import attach
-from graphclust.graph.sample_graph import on_cpu
 from graphclust.methods.base import DeepClusterer
-from graphclust.methods.inputs import Input, read_features
+from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.training.batches import BatchSource
 
 
@@ -82,15 +81,7 @@ class GraphClusterer(DeepClusterer):
 
     def _given_graph(self, X: Input) -> SampleGraph | None:
         """The graph that X is or holds, as it is, on the CPU; None for features and for a PyG Data without edges."""
-        if isinstance(X, SampleGraph):
-            if "normalized" in X.construction:
-                raise ValueError(
-                    "X is a normalised graph, and the network normalises by itself; pass the graph it came from"
-                )
-            return on_cpu(X)
-        if not isinstance(X, Data) or X.edge_index is None or X.edge_index.numel() == 0:
-            return None
-        return SampleGraph.from_data(on_cpu(X), symmetrize=self.symmetrize)
+        return given_graph(X, symmetrize=self.symmetrize)
 
     def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
         return BatchSource(
@@ -116,7 +107,7 @@ class GraphClusterer(DeepClusterer):
         given = self._given_graph(X)
         if given is not None:
             return self._source(given, self._device), None
-        if self.graph_.construction.get("source") != "features":
+        if self.graph_.construction.get("source") not in ("features", "codes"):
             raise ValueError(
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
                 "SampleGraph that holds the samples and their edges"

@@ -17,7 +17,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_edges_are_read, check_features
+from graphclust.graph import SampleGraph
 from graphclust.graph.counting import estimate_n_clusters
+from graphclust.graph.sample_graph import on_cpu
 from graphclust.nn.convolutional import check_image_shape
 
 #: How many times the usual distance from the middle is too far: a digit more, and clusters of iris are lost by one row.
@@ -49,6 +51,19 @@ def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
         return estimate_n_clusters(data if has_edges else features, random_state=seed)
     check_enough_samples(n_clusters, data.x.shape[0] if isinstance(data, Data) else len(data))
     return int(n_clusters)
+
+
+def given_graph(X: Any, *, symmetrize: str = "union") -> SampleGraph | None:
+    """The graph that X is or holds, as it is, on the CPU; None for features and for a PyG Data without edges."""
+    if isinstance(X, SampleGraph):
+        if "normalized" in X.construction:
+            raise ValueError(
+                "X is a normalised graph, and methods normalise by themselves; pass the graph it came from"
+            )
+        return on_cpu(X)
+    if not isinstance(X, Data) or X.edge_index is None or X.edge_index.numel() == 0:
+        return None
+    return SampleGraph.from_data(on_cpu(X), symmetrize=symmetrize)
 
 
 def check_enough_samples(n_clusters: int | str | None, n_samples: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -196,7 +197,15 @@ class LearnedGraphClustering(GraphClusterer):
             return self._sample_graph(features)
         graph = self._sample_graph(VectorScale(features.shape[1]).fit(features)(features))
         graph.x = features  # the network scales by itself, new samples too
+        graph.construction = {**graph.construction, "scaled": True}
         return graph
+
+    def _counted(self, graph: Data) -> Data:
+        if self.n_clusters != "auto" or "scaled" not in graph.construction:
+            return graph
+        counted = copy.copy(graph)  # in the units in which neighbours are near
+        counted.x = VectorScale(graph.x.shape[1]).fit(graph.x)(graph.x)
+        return counted
 
     def _most_learnt(self) -> int:
         """Samples that training reads at most."""

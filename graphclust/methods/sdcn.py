@@ -60,7 +60,7 @@ class SDCN(FusedClusterer):
         log_q = model.head(z)
         p = sharpened(model, log_q, batch)
         terms = {
-            "reconstruction": self._error(model, z, x) / x.shape[1],
+            "reconstruction": self._error_per_feature(model, z, x),
             "kl": self.alpha * kl_divergence(p, log_q),
             "kl_graph": self.beta * kl_divergence(p, log_z_g),
         }

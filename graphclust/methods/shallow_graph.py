@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
-from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import NeighborSearch, SampleGraph
 from graphclust.graph._indexes import is_exact_affordable
 from graphclust.graph._metrics import Metric
-from graphclust.graph.sample_graph import on_cpu
 from graphclust.methods.centers import METRICS
-from graphclust.methods.inputs import Input, read_features
+from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.methods.shallow import ShallowClusterer
 
 _BLOCK_VALUES = 1 << 22
@@ -65,13 +63,14 @@ class ShallowGraphClusterer(ShallowClusterer):
 
     def _data_of(self, X: Input) -> Tensor:
         x = read_features(self, X, reset=True)
-        if isinstance(X, SampleGraph):
-            self.graph_ = on_cpu(X)
-        elif isinstance(X, Data) and X.edge_index is not None and X.edge_index.numel():
-            self.graph_ = SampleGraph.from_data(on_cpu(X))
-        else:
-            self.graph_ = self._sample_graph(x)
+        given = self._given_graph(X)
+        self.graph_ = self._sample_graph(x) if given is None else given
         return x
+
+    @staticmethod
+    def _given_graph(X: Input) -> SampleGraph | None:
+        """The graph that X is or holds, on the CPU; None for features and for a PyG Data without edges."""
+        return given_graph(X)
 
     def _sample_graph(self, x: Tensor) -> SampleGraph:
         # Weights are not read, and "binary" is the cheapest.

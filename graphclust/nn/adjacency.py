@@ -38,6 +38,24 @@ class _SparseMatmul(torch.autograd.Function):
         return grad_weight, grad_x, None
 
 
+def row_pointers(rows: Tensor, n: int) -> Tensor:
+    """Where each of n rows begins among sorted entries, [n + 1], int32: what the sparse products of torch compute with.
+
+    Raises
+    ------
+    ValueError
+        For 2^31 entries or more, which int32 cannot number.
+    """
+    if rows.shape[0] >= 2**31:
+        raise ValueError(
+            f"{rows.shape[0]:,} edges at once are more than a sparse product takes ({2**31 - 1:,}): train in sampled "
+            "batches (batch_size=...), or join fewer neighbours"
+        )
+    pointers = torch.zeros(n + 1, dtype=torch.int32, device=rows.device)
+    pointers[1:] = torch.bincount(rows, minlength=n).cumsum(0)
+    return pointers
+
+
 class Adjacency:
     """Edges j -> i of a graph or of a sampled part of it, with the weights that convolutions need.
 
@@ -90,9 +108,7 @@ class Adjacency:
 
         def build() -> tuple[Tensor, Tensor, Tensor]:
             order = torch.argsort(self.edge_index[by], stable=True)
-            counts = torch.bincount(self.edge_index[by], minlength=self.num_nodes)
-            pointers = torch.zeros(self.num_nodes + 1, dtype=torch.int32, device=order.device)
-            pointers[1:] = counts.cumsum(0)
+            pointers = row_pointers(self.edge_index[by], self.num_nodes)
             return pointers, self.edge_index[1 - by][order].to(torch.int32), order
 
         return self.memo(f"layout{by}", build)

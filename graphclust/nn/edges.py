@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.adjacency import Adjacency, row_pointers
 
 #: Wider codes are multiplied in blocks of so many entries, which stay in the cache, with a sparse product as gradient.
 _NARROW, _BLOCK = 32, 2**17
@@ -38,8 +38,7 @@ class _PairProducts(torch.autograd.Function):
         z, pairs = ctx.saved_tensors
         row, column = torch.cat([pairs, pairs.flip(0)], dim=1)
         row, order = row.sort(stable=True)
-        pointers = torch.zeros(len(z) + 1, dtype=torch.int32, device=z.device)
-        pointers[1:] = torch.bincount(row, minlength=len(z)).cumsum(0)
+        pointers = row_pointers(row, len(z))
         values = gradients[0].repeat(2)[order]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

@@ -48,9 +48,12 @@ class StructureAttributeFusion(nn.Module):
     def correlate(self, local: Tensor, keys: Tensor) -> Tensor:
         """Fused codes [n, d] of Z_L [n, d], compared with the rows of `keys` [m, d], which are Z_L of other samples."""
         with torch.autocast(local.device.type, enabled=False):
-            local, keys = local.float(), keys.float()[None, None]
-            similar = F.scaled_dot_product_attention(local[None, None], keys, keys, scale=1.0)[0, 0]
-            return local + self.correlation * similar
+            local, keys = local.float(), keys.float()
+            # On CUDA rows of other widths than multiples of four would be multiplied whole.
+            missing = -local.shape[1] % 8 if local.is_cuda else 0
+            wide, others = F.pad(local, (0, missing)), F.pad(keys, (0, missing))[None, None]
+            similar = F.scaled_dot_product_attention(wide[None, None], others, others, scale=1.0)[0, 0]
+            return local + self.correlation * similar[:, : local.shape[1]]
 
 
 class FusedCodes(NamedTuple):

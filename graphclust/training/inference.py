@@ -68,7 +68,9 @@ class Assignments(NamedTuple):
     probabilities: NDArray[np.float32] | csr_matrix
 
 
-def collect(logits: Iterable[Tensor], n_samples: int, out: str | Path | None = None) -> Assignments:
+def collect(
+    logits: Iterable[Tensor], n_samples: int, out: str | Path | None = None, *, are_logits: bool = True
+) -> Assignments:
     """Labels and probabilities from blocks of logits [b, K], as they come.
 
     Parameters
@@ -81,12 +83,14 @@ def collect(logits: Iterable[Tensor], n_samples: int, out: str | Path | None = N
         A folder for ``labels.npy`` [N] (int64), ``top_indices.npy`` (int32) and ``top_probabilities.npy`` (float32),
         both [N, min(5, K)], the largest first. They are written block by block, and take their names, in place of
         older ones, when they are complete. The results are then memory maps of them, and sparse.
+    are_logits : bool, default=True
+        False where the blocks are probabilities, written as they are: the largest of a row need not sum to 1.
     """
     with ExitStack() as stack:
         made: dict[str, Any] = {}
         start, n_clusters, dense = 0, 0, False
         for block in logits:
-            p = block.float().softmax(dim=1)
+            p = block.float().softmax(dim=1) if are_logits else block.float()
             if not made:
                 n_clusters = p.shape[1]
                 dense = out is None and n_samples * n_clusters <= MOST_DENSE

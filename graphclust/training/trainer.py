@@ -46,7 +46,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         return torch.device("cpu")
     chosen = check_device(device)
     assert chosen is not None
-    if str(chosen) == "cuda" and "LOCAL_RANK" in os.environ:
+    if str(chosen) == "cuda":  # all that follows has to mean the same one
         return _own_cuda_device()
     return chosen
 

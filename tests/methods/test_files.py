@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch_geometric.nn import TAGConv
 
 import graphclust
 from graphclust import VGDCN, SampleGraph
+from graphclust._files import scratch_beside
 from graphclust.methods import base, files
 
 TINY: dict[str, Any] = {
@@ -271,6 +273,24 @@ class TestOverwriting:
         back.save(folder)
         np.testing.assert_array_equal(back.predict_proba(x), fitted.predict_proba(x))
         np.testing.assert_array_equal(graphclust.load(folder).predict_proba(x), fitted.predict_proba(x))
+
+    def test_several_writers_at_once(self, fitted: VGDCN, folder: Path) -> None:
+        """As under torchrun, where every process runs the whole script."""
+        with ThreadPoolExecutor(4) as pool:
+            for saved in [pool.submit(fitted.save, folder) for _ in range(40)]:
+                saved.result()
+        np.testing.assert_array_equal(graphclust.load(folder).labels_, fitted.labels_)
+        assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+    def test_what_a_dead_process_left_is_removed(self, fitted: VGDCN, folder: Path) -> None:
+        process = subprocess.Popen([sys.executable, "-c", ""])
+        process.wait()
+        mine = scratch_beside(folder).name
+        left = folder.with_name(mine.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
+        left.mkdir()
+        (left / "model.safetensors").write_bytes(b"half")
+        fitted.save(folder)
+        assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
     def test_other_files_are_safe(self, fitted: VGDCN, folder: Path, tmp_path: Path) -> None:
         mine = tmp_path / "mine"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from torch.nn.functional import one_hot
 from torch_geometric.data import Data
 from torch_geometric.utils import stochastic_blockmodel_graph, to_dense_adj
 
-from graphclust import SampleGraph
+from graphclust import ConsensusClustering, SampleGraph
 from graphclust.datasets import load
+from graphclust.graph import outlier_scores
 from graphclust.methods.dinknet import DinkNet
 from graphclust.methods.dmon import DMoN
 from graphclust.methods.gcsc import GCSC
@@ -273,6 +276,55 @@ def test_many_new_samples_among_which_are_training_samples_are_written(
     expected = model.predict(mixed)
     monkeypatch.setattr("graphclust.training.inference.MOST_DENSE", 0)  # as of many samples: sparse tables
     np.testing.assert_array_equal(model.predict(mixed, out=tmp_path / "labels"), expected)
+
+
+def test_the_largest_probabilities_are_written_whether_samples_repeat_or_not(
+    x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DMoN(12, **TINY).fit(x[:150])
+    monkeypatch.setattr("graphclust.training.inference.MOST_DENSE", 0)
+    rows = [4, 9, 30]
+    for name, chosen in (("once", rows), ("again", [*rows, 4])):
+        model.predict(x[chosen], out=tmp_path / name)
+    once, again = (np.load(tmp_path / name / "top_probabilities.npy") for name in ("once", "again"))
+    np.testing.assert_allclose(again[:3], once, rtol=1e-6)
+    np.testing.assert_allclose(again[3], once[0], rtol=1e-6)
+    assert (once.sum(axis=1) < 0.99).all()
+
+
+def test_samples_attached_to_another_graph_are_not_those_of_the_fit(x: np.ndarray) -> None:
+    model = GCSC(5, n_neighbors=8).fit(x)
+    order = np.random.default_rng(0).permutation(len(x))
+    others = SampleGraph.from_features(x[order], 8).attach(x[:5] + 0.01)
+    plain = copy.copy(others)
+    del plain.num_old
+    expected = model.predict(plain)
+    np.testing.assert_array_equal(model.predict(others), expected)
+    assert (expected[:200] == model.labels_[order]).mean() > 0.9
+
+
+@pytest.mark.parametrize("method", [GCSC, ConsensusClustering, DMoN])
+def test_normalised_graphs_are_refused(x: np.ndarray, method: Any) -> None:
+    graph = SampleGraph.from_features(x, 5).normalized()
+    with pytest.raises(ValueError, match=r"normalised graph.*pass the graph it came from"):
+        method(3).fit(graph)
+
+
+def test_features_have_no_place_in_a_graph_of_codes(x: np.ndarray) -> None:
+    model = GraphMI(4, **TINY_MI).fit(x[:150])
+    for use in (model.graph_.attach, partial(outlier_scores, model.graph_)):
+        with pytest.raises(ValueError, match=r"codes of a network.*`predict`"):
+            use(x[150:])
+    assert outlier_scores(model.graph_).shape == (150,)
+    assert model.predict(x[150:]).shape == (50,)
+
+
+def test_the_first_of_equal_directions_is_not_the_equal_sample(x: np.ndarray) -> None:
+    """To the cosine a row and its double are the same; a new sample is the one that it equals."""
+    both = np.concatenate([2 * x[:80], x[:80]])
+    model = DMoN(4, metric="cosine", scale="none", **TINY).fit(both)
+    np.testing.assert_array_equal(model.predict(both), model.labels_)
+    assert model._new_samples(both)[1].tolist() == list(range(160))
 
 
 # Least accuracy: well above k-means (33); narrow networks and short training but for DMoN.

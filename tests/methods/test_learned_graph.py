@@ -54,6 +54,14 @@ class TestLearnedGraph:
         np.testing.assert_allclose(np.linalg.norm(model.embedding_, axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-4)
 
+    def test_clusters_are_counted_in_the_units_in_which_neighbours_are_near(self) -> None:
+        """A column of another unit, which tells nothing, hid them."""
+        blobs, _ = make_blobs(1200, centers=[[0, 0], [8, 0], [0, 8]], random_state=0)
+        noise = np.random.default_rng(0).normal(scale=1000, size=(1200, 1))
+        small = {**SMALL, "hidden_channels": (16,), "part_epochs": 1, "epochs": 1}
+        model = LearnedGraphClustering("auto", **small).fit(np.hstack([blobs, noise]))
+        assert model.n_clusters_ == 3
+
     def test_rows_are_read_as_images(self, digits: Any) -> None:
         images = digits[0][:600]
         rows = LearnedGraphClustering(10, **SMALL).fit(images)

@@ -260,6 +260,25 @@ def test_vade_generates(digits: Any, fitted: Fitted) -> None:
     assert (model.predict(drawn) == clusters).mean() > 0.8
 
 
+@pytest.mark.parametrize("method", [IDEC, SDCN])
+@pytest.mark.parametrize("decoder", ["gaussian", "bernoulli"])
+def test_the_reconstruction_beside_divergences_is_a_mean_over_features(method: Any, decoder: str) -> None:
+    """The whole squared error, to which the authors' weights of the divergences belong."""
+    x = np.random.default_rng(0).random((60, 7)).astype(np.float32)
+    model = method(3, hidden_channels=(8,), latent_dim=2, decoder=decoder, pretrain_epochs=1, epochs=0)
+    network = model.fit(x).model_
+    rows = network.scale(torch.from_numpy(x))
+    with torch.no_grad():
+        codes = network.autoencoder.encode(rows).mean
+        output = network.autoencoder.decode(codes)
+        found = model._error_per_feature(network, codes, rows)
+    if decoder == "gaussian":
+        expected = torch.nn.functional.mse_loss(output, rows)
+    else:
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(output, rows)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_dcn_centres_are_means_of_codes(digits: Any, fitted: Fitted) -> None:
     model = fit(fitted, DCN, SMALL | FINE, digits)
     centers = model.model_.head.centers.numpy()

@@ -4,6 +4,7 @@ import torch
 
 from graphclust.graph import SampleGraph
 from graphclust.nn import Adjacency, propagation_weights
+from graphclust.nn.adjacency import row_pointers
 
 
 def random_edges(n=12, density=0.3, seed=0, symmetric=False):
@@ -20,6 +21,12 @@ def random_edges(n=12, density=0.3, seed=0, symmetric=False):
     if symmetric:
         weight = 1.0 / (1.0 + (index[0] * index[1]).float())
     return index, weight
+
+
+def test_more_edges_than_int32_numbers_are_refused():
+    with pytest.raises(ValueError, match=r"2,147,483,648 edges.*2,147,483,647.*batch_size"):
+        row_pointers(torch.empty(2**31, dtype=torch.int64, device="meta"), 10)
+    assert row_pointers(torch.tensor([0, 0, 2]), 4).tolist() == [0, 2, 2, 3, 3]
 
 
 def make(index, weight, n, normalization="symmetric", **kw):

@@ -358,7 +358,7 @@ def test_impossible_stages(field, value, message):
         Stage(**arguments)
 
 
-def test_device_and_precision():
+def test_device_and_precision(monkeypatch):
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device(None) == choose_device("auto")
     with pytest.raises(ValueError, match="'gpu' is not a torch device"):
@@ -366,6 +366,15 @@ def test_device_and_precision():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="'cuda'.*no CUDA device"):
             choose_device("cuda")
+    with monkeypatch.context() as patch:  # as on a machine with several, of which the second is in use
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 4)
+        patch.setattr(torch.cuda, "current_device", lambda: 1)
+        patch.setattr("graphclust.training.trainer.check_device", torch.device)
+        assert choose_device("cuda") == choose_device(None) == torch.device("cuda", 1)
+        assert choose_device("cuda:3") == torch.device("cuda", 3)
+        patch.setenv("LOCAL_RANK", "2")
+        assert choose_device("cuda") == torch.device("cuda", 2)
     assert choose_precision("bf16-mixed", torch.device("cpu")) == "bf16-mixed"
     assert choose_precision("auto", torch.device("mps")) == "32-true"
     assert choose_precision("auto", torch.device("cpu")) in ("bf16-mixed", "32-true")
