@@ -121,7 +121,13 @@ def read_features(
     place = resolve(path)
     path = fetch_file(place) if isinstance(place, str) else place
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
+        what = "does not exist"
+        if path.exists():
+            what = (
+                "is a folder, not a file"
+                if path.is_dir()
+                else "is no regular file (a pipe is read once only)"
+            )
         raise FileNotFoundError(f"{path} {what}: give a file that ends in {READABLE_AS_TEXT}")
     suffix = path.suffix.lower()
     if not path.name.lower().endswith(READABLE):
@@ -185,6 +191,11 @@ def _read_npy(path: Path, key: str | None, labels: str | None) -> tuple[np.ndarr
 def _read_npz(path: Path, key: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
     with np.load(path, allow_pickle=False) as arrays:
         names = list(arrays.files)
+        if {"format", "shape", "data"} <= set(names):  # as scipy.sparse.save_npz writes it
+            raise ValueError(
+                f"{path} holds a sparse matrix: reduce it (sklearn.decomposition.TruncatedSVD), or save it dense "
+                "(numpy.save of matrix.toarray())"
+            )
         for name in (key, labels):
             if name is not None and name not in names:
                 raise ValueError(f"{path} has no array {name!r}: it holds {listed(names)}")

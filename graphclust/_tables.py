@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import re
 import warnings
@@ -139,7 +140,10 @@ def _parse(path: Path) -> DataFrame:
 
 
 def _encoding(path: Path) -> str:
-    """UTF-8, or what spreadsheets of Western Europe write where the bytes are none."""
+    """UTF-8, UTF-16 with its mark (Excel's "Unicode text"), or else what spreadsheets of Western Europe write."""
+    with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as raw:
+        if raw.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
     with _open_text(path, "utf-8-sig") as file:
         try:
             while file.read(1 << 20):

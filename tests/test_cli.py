@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from sklearn.datasets import load_wine
 from typer.testing import CliRunner
 
 import graphclust
 from graphclust._files import read_features, write_labels
 from graphclust.cli import app
+from graphclust.cli._app import parse_settings
 
 # A network and a training that are small enough for a test, and large enough to find digits.
 SMALL = [
@@ -35,6 +39,11 @@ def run(*arguments: object, code: int = 0) -> Any:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result
+
+
+def test_settings_as_python_writes_them() -> None:
+    found = parse_settings(["a=None", "b=(16, 8)", "c=[1]", "d=true", "e=cosine", "f=1e-3", "g='x'"])
+    assert found == {"a": None, "b": (16, 8), "c": [1], "d": True, "e": "cosine", "f": 1e-3, "g": "x"}
 
 
 def refused(*arguments: object) -> str:
@@ -164,6 +173,22 @@ class TestReading:
         (tmp_path / "a.csv").write_bytes("höhe;größe\n1,5;2\n3,5;4\n".encode("cp1252"))
         read = read_features(tmp_path / "a.csv", ignore=["größe"])
         np.testing.assert_allclose(read.x, [[1.5], [3.5]])
+
+    @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+    def test_unicode_text_of_a_spreadsheet(self, name: str, tmp_path: Path) -> None:
+        content = "höhe\tgröße\n1.5\t2\n3.5\t4\n".encode("utf-16")
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        read = read_features(tmp_path / name)
+        assert read.columns == ["höhe", "größe"]
+        np.testing.assert_allclose(read.x, [[1.5, 2], [3.5, 4]])
+
+    def test_a_sparse_matrix_and_a_pipe(self, tmp_path: Path) -> None:
+        scipy.sparse.save_npz(tmp_path / "a.npz", scipy.sparse.eye(4).tocsr())
+        with pytest.raises(ValueError, match=r"a\.npz holds a sparse matrix: reduce it.*TruncatedSVD"):
+            read_features(tmp_path / "a.npz")
+        os.mkfifo(tmp_path / "a.csv")
+        with pytest.raises(FileNotFoundError, match=r"a\.csv is no regular file"):
+            read_features(tmp_path / "a.csv")
 
     def test_column_of_vectors(self, tmp_path: Path) -> None:
         frame = pd.DataFrame({"path": ["a", "b"], "embedding": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]})

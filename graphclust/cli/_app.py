@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,16 +133,17 @@ def count_or_auto(text: str) -> int | str:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """``name=value`` pairs; the value is read as JSON where it is JSON, else as text."""
+    """``name=value`` pairs; the value is read as JSON or as Python writes it (None, a tuple), else it is text."""
     parsed: dict[str, Any] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name.strip():
             raise ValueError(f"--set is {setting!r}, it must be NAME=VALUE, for example --set latent_dim=20")
-        try:
-            parsed[name.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            parsed[name.strip()] = value
+        parsed[name.strip()] = value
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError):
+                parsed[name.strip()] = read(value)
+                break
     return parsed
 
 

@@ -246,7 +246,7 @@ class SampleGraph(Data):
 
         Parameters
         ----------
-        x : array or tensor [d], [M, d], or images [H, W], [M, H, W], [M, H, W, C] of d values each
+        x : array or tensor [d], [M, d], or images [M, H, W], [M, H, W, C] of d values each
             A sample of the graph that is asked for finds itself.
         k : int
             From 1 to N.
@@ -266,8 +266,9 @@ class SampleGraph(Data):
         from graphclust.graph.retrieval import nearest
 
         rows, d = x if isinstance(x, Tensor) else np.asarray(x), self.x.shape[1]
-        size = int(np.prod(rows.shape))
-        if (rows.ndim != 2 or rows.shape[1] != d) and size and size % d == 0:
+        if rows.ndim == 1:
+            rows = rows[None]
+        elif rows.ndim > 2 and int(np.prod(rows.shape[1:])) == d:
             rows = rows.reshape(-1, d)
         return nearest(self, rows, k)
 

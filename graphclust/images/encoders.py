@@ -161,7 +161,7 @@ def _network(
         model.eval()
         try:
             with torch.inference_mode():
-                pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+                pixels = torch.from_numpy(np.require(images, requirements="W")).to(device).permute(0, 3, 1, 2)
                 return _rows(model((pixels.float() - shift) / scale), name)
         finally:
             model.train(was_training)

@@ -146,6 +146,8 @@ def write_meta(folder: Path, estimator: Any, **more: Any) -> None:
         "format_version": FORMAT_VERSION,
         "method": type(estimator).__name__,
         "parameters": plain_parameters(estimator),
+        # JSON knows lists only.
+        "tuples": [k for k, v in estimator.get_params(deep=False).items() if isinstance(v, tuple)],
         "callables": [k for k, v in estimator.get_params(deep=False).items() if callable(v)],
         "n_features": estimator.n_features_in_,
         "feature_names": list(getattr(estimator, "feature_names_in_", [])),
@@ -205,7 +207,8 @@ def unfitted(
             f"{folder} was saved by another version of graphclust: this {cls.__name__} has no parameter "
             f"{', '.join(map(repr, unknown))}; load it with the graphclust that wrote it, or fit again"
         )
-    estimator: Any = cls(**{**meta["parameters"], **callables})
+    tuples = {name: tuple(meta["parameters"][name]) for name in meta.get("tuples", [])}
+    estimator: Any = cls(**{**meta["parameters"], **tuples, **callables})
     estimator.n_features_in_ = meta["n_features"]
     if meta["feature_names"]:
         estimator.feature_names_in_ = np.asarray(meta["feature_names"], dtype=object)

@@ -148,6 +148,12 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
         self.embedding_ = self._embed(self.graph_)
         labels = np.zeros(n, dtype=np.int64)
         if self.n_clusters_ > 1:
+            if np.allclose(self.embedding_, self.embedding_[0], atol=1e-5):
+                raise ValueError(
+                    f"n_clusters={self.n_clusters_}, and all samples are equal after their rows are brought to length "
+                    f"1, which GCSC does (n_features = {x.shape[1]}): of a single column no more than the sign is "
+                    "left. Take KMeans or ConsensusClustering"
+                )
             labels = _spectral(self._affinity(self.embedding_, exclude_own=True), self.n_clusters_, seed)
         self.labels_ = labels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -149,6 +150,11 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     if reset:
         check_enough_samples(estimator.n_clusters, len(x))
         _warn_of_far_samples(x, "X")
+        if all(bool((block == x[0]).all()) for block in x.split(max(1, _BLOCK // x.shape[1]))):
+            warnings.warn(
+                f"all {len(x):,} samples of X are equal: whatever the labels say, there are no clusters",
+                stacklevel=3,
+            )
     return x
 
 
@@ -189,9 +195,15 @@ def _check_columns(X: Any) -> None:
     wrong = [
         name
         for position, name in enumerate(X.columns)
-        if getattr(X.dtypes.iloc[position], "kind", "O") in "OSUMmT"
-        and not _holds_numbers(X.iloc[:, position])
+        if (kind := getattr(X.dtypes.iloc[position], "kind", "O")) in "Mm"
+        or (kind in "OSUT" and not _holds_numbers(X.iloc[:, position]))
     ]
+    repeated = [name for name, count in Counter(X.columns).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"X has {Counter(X.columns)[repeated[0]]} columns named {repeated[0]!r}: give each a name of its own, or "
+            "pass X.to_numpy()"
+        )
     if wrong:
         shown = ", ".join(repr(name) for name in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
         raise TypeError(

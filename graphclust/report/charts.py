@@ -95,7 +95,7 @@ def training_curves(history: Any, *, terms: Sequence[str] | None = None, title: 
 
     Parameters
     ----------
-    history : dict or list of dict
+    history : dict, list of dict, or fitted estimator
         Either name -> values, one per epoch (``"stage"`` and ``"epoch"`` may be among the names), or one
         dict per epoch with the keys stage, epoch and the loss terms; what an epoch lacks is left out.
     terms : sequence of str, optional
@@ -118,7 +118,10 @@ def training_curves(history: Any, *, terms: Sequence[str] | None = None, title: 
             raise ValueError(f"the history has no {unknown[0]!r}: its losses are {', '.join(names)}")
         names = list(terms)
     if not names:
-        raise ValueError("the history holds no losses: fit the model first")
+        raise ValueError(
+            "the history holds no losses: the model was not fitted, or its fit had nothing to train (epochs=0, or a "
+            "view of the data that needs no network)"
+        )
     stages = list(dict.fromkeys(record.get("stage") for record in records))
     colors = dict(zip(names, palette(len(names)), strict=True))
     figure = new_figure(max(4.6, 3.9 * len(stages)), 3.3, title)
@@ -299,6 +302,7 @@ def _is_number(value: Any) -> bool:
 
 def _records(history: Any) -> list[Mapping[str, Any]]:
     """One dict per epoch, whichever form the history has."""
+    history = getattr(history, "history_", history)
     if isinstance(history, Mapping):
         columns = {name: list(values) for name, values in history.items()}
         n_epochs = max(map(len, columns.values()), default=0)

@@ -203,6 +203,10 @@ class Result:
         queries = self.read(
             image if isinstance(image, (list, str, os.PathLike)) else [image], features=features
         )
+        if queries.skipped:
+            path, reason = queries.skipped[0]
+            more = f" (and {len(queries.skipped) - 1:,} more)" if len(queries.skipped) > 1 else ""
+            warnings.warn(f"{path} cannot be searched for: {reason}{more}", stacklevel=2)
         index, distance = (values.cpu().numpy() for values in nearest(self.graph, queries.x, k))
         rows = self.labels.iloc[index.ravel()]
         return pd.DataFrame(

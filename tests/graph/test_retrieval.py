@@ -169,10 +169,12 @@ class TestSearch:
         for asked in (x[7:9], x[7:9].reshape(2, 8, 8), torch.from_numpy(x[7:9])):
             index, found = graph.search(asked, 4)
             assert torch.equal(index, expected) and torch.equal(found, distance)
-        for asked in (x[7], x[7].reshape(8, 8)):
+        for asked in (x[7], x[7].reshape(1, 8, 8)):
             assert torch.equal(graph.search(asked, 4)[0], expected[:1])
 
     def test_other_widths(self, digits: Any) -> None:
         graph = SampleGraph.from_features(digits[0][:50], n_neighbors=5)
         with pytest.raises(ValueError, match="63"):
             graph.search(digits[0][:3, :63])
+        with pytest.raises(ValueError, match="32"):  # as many values as one sample has
+            graph.search(digits[0][:2, :32])

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from graphclust import VGDCN
+from graphclust import METHODS, VGDCN, KMeans
 from graphclust.methods import DeepClusterer
 
 TINY: dict[str, Any] = {
@@ -98,6 +98,32 @@ def test_names_of_columns(x: np.ndarray) -> None:
     # A graph has no columns: what an earlier fit saw is forgotten.
     model.fit(model.graph_)
     assert not hasattr(model, "feature_names_in_")
+
+
+def test_columns_that_no_method_reads(x: np.ndarray) -> None:
+    frame = pd.DataFrame(x[:, :3], columns=list("abc"))
+    for when in (pd.Timestamp("2020"), pd.Timedelta("1h")):
+        with pytest.raises(TypeError, match=r"not numbers: 'when'; drop them"):
+            KMeans(3).fit(frame.assign(when=when))
+    with pytest.raises(ValueError, match="2 columns named 'a': give each a name of its own"):
+        KMeans(3).fit(frame.set_axis(list("aab"), axis=1))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_samples_that_are_all_equal(name: str) -> None:
+    """Whatever a method does with them, it is said."""
+    model = METHODS[name](3, random_state=0)
+    stages = ("epochs", "pretrain_epochs", "branch_epochs", "graph_epochs", "joint_epochs", "part_epochs")
+    known = model.get_params()
+    model.set_params(**{key: 1 for key in stages if key in known})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            model.fit(np.ones((40, 5), dtype=np.float32))
+        except ValueError as error:
+            assert "all equal" in str(error) or "all samples are equal" in str(error)
+            return
+    assert any("all 40 samples of X are equal" in str(warning.message) for warning in said)
 
 
 def test_transform_is_the_embedding(x: np.ndarray) -> None:

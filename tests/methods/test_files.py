@@ -186,6 +186,10 @@ def test_parameters_of_any_type_are_written(x: np.ndarray, tmp_path: Path) -> No
     assert (back.random_state, back.device, back.checkpoint) == (None, "cpu", str(tmp_path / "checkpoint"))
 
 
+def test_tuples_and_lists_come_back_as_they_were(fitted: VGDCN, folder: Path) -> None:
+    assert graphclust.load(folder).get_params() == fitted.get_params()
+
+
 def test_a_callable_must_be_given_again(x: np.ndarray, tmp_path: Path) -> None:
     model = VGDCN(3, conv=tag, **TINY).fit(x[:100])
     folder = model.save(tmp_path / "model")

@@ -142,8 +142,12 @@ class TestGCSC:
 
     def test_one_cluster_and_features_of_zeros(self) -> None:
         assert not GCSC(1, random_state=0).fit(np.eye(20)).labels_.any()
-        model = GCSC(2, n_neighbors=3, random_state=0).fit(np.zeros((20, 3)))
-        assert np.isfinite(model.embedding_).all()
+        assert not GCSC(1, n_neighbors=3).fit(np.zeros((20, 3))).labels_.any()
+
+    @pytest.mark.parametrize("features", [np.zeros((20, 3)), 1 + np.arange(20.0)[:, None]])
+    def test_rows_that_are_equal_at_length_one(self, features: np.ndarray) -> None:
+        with pytest.raises(ValueError, match=rf"equal .*length 1.*n_features = {features.shape[1]}"):
+            GCSC(2, n_neighbors=3).fit(features)
 
 
 class TestDMoN:

@@ -134,6 +134,13 @@ def test_duplicates_and_outliers(result: Result) -> None:
     assert len(result.outliers(4)) == 4 and len(result.outliers(0)) == 0
 
 
+def test_search_tells_what_cannot_be_searched_for(result: Result, photos: Path) -> None:
+    good, broken = photos / "kind0" / "03.png", photos / "kind2" / "broken.png"
+    with pytest.warns(UserWarning, match=r"broken\.png cannot be searched for: "):
+        found = result.search([str(good), str(broken)], k=2)
+    assert set(found["query"]) == {str(good)}
+
+
 def test_search_gives_all_where_fewer_are_there(result: Result, photos: Path) -> None:
     assert len(result.search(str(photos / "kind0" / "03.png"), k=1000)) == 37
     with pytest.raises(ValueError, match="k=0 must be at least 1"):
