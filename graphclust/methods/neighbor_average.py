@@ -23,6 +23,8 @@ Table: TypeAlias = NDArray[np.float32] | sp.csr_matrix
 
 #: Entries of a dense block of a sparse table.
 _BLOCK = 1 << 24
+#: Rows whose distances tell the usual one, and the share of it below which two places are the same but for rounding.
+_ROWS, _SAME = 5000, 1e-3
 
 
 def averaged(graph: SampleGraph, p: Table, times: int) -> Table:
@@ -76,9 +78,15 @@ class Neighbors:
             graph.x
         )
         self.graph, self.probabilities = graph, probabilities
+        assert graph.neighbor_distance is not None
+        some = graph.neighbor_distance[:: max(1, n // _ROWS)].double()
+        self._same = _SAME * float(some.median())
 
     def average(self, x: Tensor, own: Tensor) -> Tensor:
-        """Probabilities [M, K] of new samples x [M, d]: their own, of weight 1, with those of their neighbours."""
+        """Probabilities [M, K] of new samples x [M, d]: their own, of weight 1, with those of their neighbours.
+
+        Those that lie where a sample of the graph lies have that one's: labels of training samples are what they were.
+        """
         graph, how = self.graph, self.graph.construction
         old_distance = graph.neighbor_distance
         assert old_distance is not None
@@ -91,7 +99,11 @@ class Neighbors:
         )
         shares = matrix @ self.probabilities
         dense = torch.from_numpy(shares.toarray() if sp.issparse(shares) else np.asarray(shares))
-        return (dense + own) / (1.0 + weight.sum(dim=1, keepdim=True))
+        averages = (dense + own) / (1.0 + weight.sum(dim=1, keepdim=True))
+        known = distance[:, 0] <= self._same
+        rows = self.probabilities[index[known, 0].numpy()]
+        averages[known] = torch.from_numpy(rows.toarray() if sp.issparse(rows) else np.asarray(rows))
+        return averages
 
 
 def _blocks(matrix: sp.csr_matrix, width: int) -> Iterator[sp.csr_matrix]:

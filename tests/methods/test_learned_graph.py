@@ -54,6 +54,11 @@ class TestLearnedGraph:
         np.testing.assert_allclose(np.linalg.norm(model.embedding_, axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-4)
 
+    def test_training_samples_keep_their_labels(self, model: LearnedGraphClustering, digits: Any) -> None:
+        images = digits[0].reshape(-1, 8, 8)
+        np.testing.assert_array_equal(model.predict(images), model.labels_)
+        np.testing.assert_allclose(model.predict_proba(images[5:9]), model.probabilities_[5:9], atol=1e-5)
+
     def test_clusters_are_counted_in_the_units_in_which_neighbours_are_near(self) -> None:
         """A column of another unit, which tells nothing, hid them."""
         blobs, _ = make_blobs(1200, centers=[[0, 0], [8, 0], [0, 8]], random_state=0)
