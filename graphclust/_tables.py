@@ -122,7 +122,10 @@ def _parse(path: Path) -> DataFrame:
     separator = _separator(lines)
     decimal = _decimal_mark(lines, separator)
     # A first line of numbers alone is data. Columns without a header are called 0, 1, 2, ...
-    header = None if all(_is_number(cell, decimal) for cell in re.split(separator, first.strip())) else 0
+    cells = re.split(separator, first.strip())
+    header = None if all(_is_number(cell, decimal) for cell in cells) else 0
+    if _are_counted(cells) and not _are_counted(re.split(separator, "".join(lines[1:2]).strip()), len(cells)):
+        header = 0  # names that pandas gives to columns without any
     try:
         table = pd.read_csv(path, sep=separator, header=header, encoding=encoding, decimal=decimal)
     except pd.errors.EmptyDataError:
@@ -159,6 +162,13 @@ def _open_text(path: Path, encoding: str) -> IO[str]:
         if path.suffix.lower() == ".gz"
         else path.open(encoding=encoding)
     )
+
+
+def _are_counted(cells: Sequence[str], first: int = 0) -> bool:
+    """Whether cells are 0, 1, 2, ... to the last; a single one may be a value."""
+    return len(cells) > 1 and [cell.strip('" ') for cell in cells] == [
+        str(first + i) for i in range(len(cells))
+    ]
 
 
 def _separator(lines: Sequence[str]) -> str:

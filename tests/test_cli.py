@@ -190,6 +190,14 @@ class TestReading:
         with pytest.raises(FileNotFoundError, match=r"a\.csv is no regular file"):
             read_features(tmp_path / "a.csv")
 
+    def test_columns_that_are_called_by_their_numbers(self, tmp_path: Path) -> None:
+        """As pandas names columns without names; rows that go on counting are values."""
+        values = np.random.default_rng(0).normal(size=(5, 3))
+        pd.DataFrame(values).to_csv(tmp_path / "a.csv", index=False)
+        np.testing.assert_allclose(read_features(tmp_path / "a.csv").x, values)
+        np.savetxt(tmp_path / "b.csv", np.arange(12).reshape(4, 3), fmt="%d", delimiter=",")
+        np.testing.assert_array_equal(read_features(tmp_path / "b.csv").x, np.arange(12).reshape(4, 3))
+
     def test_column_of_vectors(self, tmp_path: Path) -> None:
         frame = pd.DataFrame({"path": ["a", "b"], "embedding": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]})
         frame.to_parquet(tmp_path / "a.parquet")
@@ -360,6 +368,11 @@ class TestGraph:
 
 
 class TestCluster:
+    def test_an_address(self, npy: Path, tmp_path: Path) -> None:
+        out = tmp_path / "of an address"
+        run("cluster", f"file://{npy}", "-k", 3, "-o", out, "--method", "kmeans", "-q")
+        assert len(pd.read_csv(out / "labels.csv")) == 500
+
     def test_writes_labels_model_and_picture(self, fitted: Path) -> None:
         out = fitted / "result"
         assert {child.name for child in out.iterdir()} == {"labels.csv", "model", "overview.png"}

@@ -27,6 +27,7 @@ from graphclust.comparison import comparison as comparison_module
 from graphclust.comparison.contenders import Contender, contenders
 from graphclust.comparison.data import ComparedData, read_data
 from graphclust.comparison.process import Outcome, run_in_process
+from graphclust.comparison.store import RunStore
 from graphclust.report import method_comparison
 
 
@@ -180,7 +181,9 @@ class TestRerun:
                 break  # as an interrupt would
         assert not list(tmp_path.glob(".work-*"))  # what the processes exchanged is gone
         assert inside.ran == [("a", 0), ("b", 0)]
+        left = RunStore(tmp_path).work_folder()  # as after a kill in a container
         graphclust.compare(few[0], methods, 4, 2, out=tmp_path)
+        assert not left.exists()
         assert inside.ran[2:] == [("a", 1), ("b", 1)]
         # More seeds, another name of a row and true labels need no run of what is done.
         table = graphclust.compare(few[0], {"c": KMeans(n_init=1)}, 4, 3, few[1], tmp_path)

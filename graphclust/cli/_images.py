@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -92,6 +93,8 @@ def cluster_images(
     estimator.fit(data)
     seconds = time.perf_counter() - started
     result = Result.write(out, images, estimator, source=str(source))
+    for other in ("labels.csv", "overview.png"):  # of features that were clustered into this folder before
+        (out / other).unlink(missing_ok=True)
     true = folders_of(images) if labels else None
     table = FeatureTable(images.x, true, images.image_shape)
     console.print(f"method: {type(estimator).__name__}")
@@ -102,6 +105,18 @@ def cluster_images(
     console.print(
         f"{out} is written: {', '.join(sorted(path.name for path in out.iterdir()))}", soft_wrap=True
     )
+
+
+def forget_images(out: Path) -> None:
+    """Remove what is left of an earlier result of images, so that the folder is one of features."""
+    if not (out / "images.json").is_file():
+        return
+    from graphclust.report.page import remove_report
+
+    (out / "images.json").unlink()  # first: without it nobody takes the rest for a result
+    remove_report(out)
+    (out / "skipped.csv").unlink(missing_ok=True)
+    shutil.rmtree(out / "graph", ignore_errors=True)
 
 
 def refuse_table_options(**given: Any) -> None:

@@ -38,6 +38,7 @@ from graphclust.cli._images import (
     Resize,
     Size,
     cluster_images,
+    forget_images,
     refuse_table_options,
 )
 from graphclust.cli._summary import print_summary
@@ -108,6 +109,7 @@ def cluster(
     """Cluster the samples of FILE, or the images of a folder; writes labels, model and a picture or page."""
     with plain_messages(debug, quiet):
         from graphclust._files import read_features, replacing, write_labels
+        from graphclust._storage import resolve
         from graphclust.images import is_image_source
 
         console = Console(quiet=quiet, highlight=False)
@@ -132,7 +134,7 @@ def cluster(
         if method != "auto":  # a wrong name or parameter is told before anything is read
             _estimator(method, chosen)
         of_images = key is None and is_image_source(file)
-        if not of_images and not file.exists():
+        if not of_images and isinstance(place := resolve(file), Path) and not place.exists():
             raise FileNotFoundError(
                 f"{file} does not exist: name a folder of images, or a file of features (.npy, .npz, .parquet, .csv, "
                 ".tsv or .txt)"
@@ -166,6 +168,7 @@ def cluster(
         seconds = time.perf_counter() - started
 
         out.mkdir(parents=True, exist_ok=True)
+        forget_images(out)
         proba = getattr(estimator, "probabilities_", None)
         if probabilities and proba is None:
             warnings.warn(f"{type(estimator).__name__} gives labels and no probabilities", stacklevel=1)

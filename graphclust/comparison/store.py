@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,12 +56,13 @@ class RunStore:
 
     def work_folder(self) -> Path:
         """A new hidden folder for what processes exchange; those that killed comparisons left behind are removed."""
-        for old in self.out.glob(f"{_WORK}*"):
-            if not _is_alive(int(old.name.removeprefix(_WORK))):
+        host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+        for old in self.out.glob(f"{_WORK}{host}-*-*"):
+            number = old.name.split("-")[-2]
+            # In a container the process that was killed had the number of this one.
+            if number.isdigit() and (int(number) == os.getpid() or not _is_alive(int(number))):
                 shutil.rmtree(old, ignore_errors=True)
-        work = self.out / f"{_WORK}{os.getpid()}"
-        work.mkdir()
-        return work
+        return Path(tempfile.mkdtemp(prefix=f"{_WORK}{host}-{os.getpid()}-", dir=self.out))
 
     def read(self, key: str) -> Result | None:
         """The finished run of that key; None when there is none, or its files are damaged."""

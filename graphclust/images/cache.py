@@ -18,6 +18,8 @@ _VERSION = 1
 _PIECE_ROWS = 4096
 _SECONDS_BETWEEN_PIECES = 30.0
 _DIGEST_BYTES = 16
+#: Number of Exif's tag.
+_ORIENTATION = 0x0112
 
 
 def default_cache() -> Path:
@@ -35,7 +37,10 @@ def digest_of(data: Any) -> bytes:
     elif isinstance(data, bytes):
         digest.update(data)
     else:
-        digest.update(f"{data.mode}{data.size}{data.getpalette() if data.mode == 'P' else ''}".encode())
+        palette = data.getpalette() if data.mode == "P" else ""
+        # How it is turned, and which of its values is nothing.
+        shown = data.getexif().get(_ORIENTATION), data.info.get("transparency")
+        digest.update(f"{data.mode}{data.size}{palette}{shown}".encode())
         digest.update(data.tobytes())
     return digest.digest()
 

@@ -84,9 +84,10 @@ def make_encoder(features: Any, size: int | None = None, device: torch.device | 
     if isinstance(features, nn.Module):
         name = type(features).__name__
         mean, std = (tuple(getattr(features, key, default)) for key, default in _NORMALIZATION)
-        return _network(
-            name, features, size or _DEFAULT_SIZE, mean, std, device, _weights_key(name, features)
-        )
+        # What its forward computes is not to be told from its weights: kept only under a name of the user's.
+        own = getattr(features, "cache_key", None)
+        key = None if own is None else f"{own} {_weights_key(name, features)}"
+        return _network(name, features, size or _DEFAULT_SIZE, mean, std, device, key)
     if callable(features):
         return _function(features, size or _DEFAULT_SIZE)
     if not isinstance(features, (str, os.PathLike)):
@@ -148,7 +149,7 @@ def _network(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     device: torch.device,
-    key: str,
+    key: str | None,
 ) -> Encoder:
     import torch
 
@@ -170,7 +171,9 @@ def _network(
     if device.type != "cuda":
         least, most = _CPU_BATCHES
         batch_size = min(max(_CPU_PIXELS // size**2, least), most)
-    return Encoder(name, (size, size), encode, f"{key} mean={mean} std={std}", batch_size)
+    if key is not None:
+        key = f"{key} mean={mean} std={std}"
+    return Encoder(name, (size, size), encode, key, batch_size)
 
 
 def _rows(output: Any, name: str) -> NDArray[np.float32]:

@@ -114,16 +114,26 @@ def is_image_row(value: Any) -> bool:
     return isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and value.ndim in (2, 3))
 
 
-def as_bytes_in_one_range(images: NDArray[Any]) -> Callable[[int], NDArray[np.uint8]]:
+def as_bytes_in_one_range(
+    images: NDArray[Any], value_range: tuple[float, float] | None = None
+) -> Callable[[int], NDArray[np.uint8]]:
     """Row by row 8-bit pixels of an array of images, all by one scale, so that a dark image stays dark."""
     if images.dtype == np.uint8:
         return lambda row: np.asarray(images[row])
     if images.dtype == np.bool_:
         return lambda row: images[row].astype(np.uint8) * 255
+    low, high = value_range_of(images) if value_range is None else value_range
+    factor = 255 / ((high - low) or 1.0)
+    return lambda row: np.rint((images[row].astype(np.float32) - low) * factor).clip(0, 255).astype(np.uint8)
+
+
+def value_range_of(images: NDArray[Any]) -> tuple[float, float]:
+    """Which values of an array of images are black and white: 0 and 1, 0 and 255, or its own extremes."""
+    if images.dtype == np.uint8:
+        return 0.0, 255.0
     low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("the images hold NaN or infinity: replace them first (numpy.nan_to_num)")
     if low >= 0:
         low, high = 0.0, next((white for white in (1.0, 255.0) if high <= white), high)
-    spread = (high - low) or 1.0
-    return lambda row: np.rint((images[row].astype(np.float32) - low) * (255 / spread)).astype(np.uint8)
+    return low, high

@@ -72,21 +72,17 @@ def as_features(pixels: NDArray[np.uint8], channels: int | None) -> NDArray[np.f
     return x
 
 
-def array_features(pixels: NDArray[Any], channels: int | None) -> NDArray[np.float32]:
+def array_features(
+    pixels: NDArray[Any], channels: int | None, value_range: tuple[float, float]
+) -> NDArray[np.float32]:
     """An array of images [N, H, W] or [N, H, W, C] (C = 1 or 3) in [0, 1], by one scale for all of them.
 
-    8-bit values and others in [0, 255] are divided by 255; what is in [0, 1] stays; any other range is mapped to
-    [0, 1].
+    `value_range` are the values that become 0 and 1.
     """
     x = pixels.astype(np.float32)
     x = x[..., 0] if x.shape[3:] == (1,) else x
-    low, high = float(x.min()), float(x.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("the images hold NaN or infinity: replace them first (numpy.nan_to_num)")
-    if pixels.dtype == np.uint8 or (low >= 0 and 1 < high <= 255):
-        x /= 255
-    elif low < 0 or high > 255:
-        x = (x - min(low, 0.0)) / (high - min(low, 0.0))
+    low, high = value_range
+    x = (x - np.float32(low)) / np.float32((high - low) or 1.0)
     if channels == 1 and x.ndim == 4:
         x = (x @ _LUMA).astype(np.float32)
     if channels == 3 and x.ndim == 3:

@@ -17,6 +17,7 @@ from graphclust.images.cache import FeatureStore, default_cache
 from graphclust.images.collection import Images
 from graphclust.images.decode import RESIZE
 from graphclust.images.encoders import EFFICIENTNET_LAYERS, MIRROR, make_encoder, mirrored
+from graphclust.images.items import value_range_of
 from graphclust.images.pipeline import Encoded, encode_all
 from graphclust.images.pixels import are_small, array_features, as_features, pixel_encoder
 from graphclust.images.sources import Source, open_source
@@ -32,6 +33,7 @@ def read_images(
     channels: int | None = None,
     unit_length: bool = True,
     column: str | None = None,
+    value_range: Sequence[float] | None = None,
     cache: str | os.PathLike[str] | None = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
@@ -56,7 +58,8 @@ def read_images(
         and maxima of two inner feature maps, which know strokes, textures and shapes. "efficientnet-lite0" are the
         former alone. "pixels"; "dinov2", "dinov3", "clip", "siglip", any other name on the hub, or the folder of a
         network (the library transformers); a module from [B, 3, S, S] to [B, d], normalised by its attributes `mean`
-        and `std` where it has them, else as ImageNet; a function from uint8 [B, S, S, 3] to [B, d].
+        and `std` where it has them, else as ImageNet (its features are kept in the cache only where it has an attribute
+        `cache_key`, a text that changes with its code); a function from uint8 [B, S, S, 3] to [B, d].
     size : int or (H, W), optional
         Of the images that are encoded; by default their own for pixels, for networks what they were trained with.
     resize : {"pad", "stretch", "crop"}
@@ -72,6 +75,9 @@ def read_images(
         Scale each network feature vector to length 1, so that Euclidean neighbours are those of the cosine.
     column : str, optional
         Column of a data set with several columns of images; array or column of a feature file.
+    value_range : (float, float), optional
+        Of images in an array that is not 8-bit: the values that are black and white. By default 0 and 1, or 0 and 255,
+        whichever holds all of them, else the array's own extremes. A result keeps them for new images.
     cache : path, "auto" or None
         Folder for features; "auto" is ``features`` in GRAPHCLUST_CACHE, else in ``~/.cache/graphclust``.
     batch_size : int, optional
@@ -111,7 +117,13 @@ def read_images(
     if mirror != "auto" and mirror not in MIRROR:
         raise ValueError(f"mirror={mirror!r} is unknown: use one of auto, {', '.join(MIRROR)}")
     sides = _sides(size)
+    if value_range is not None and isinstance(source, (list, tuple)) and _are_alike(source):
+        source = np.stack(source)  # one array, as those whose range it is
     opened = open_source(source, column=column)
+    white: tuple[float, float] | None = None
+    if opened.pixels is not None and opened.pixels.dtype not in (np.uint8, np.bool_):
+        white = _range(value_range, opened.pixels)
+        opened = opened.in_range(white)
     is_given = isinstance(features, str) and features == "given"  # in the settings of a result of features
     if opened.features is None and is_given:
         raise ValueError(
@@ -135,15 +147,16 @@ def read_images(
                     f"mirror={mirror!r} averages features of a network, and these are pixels: leave it out, or choose "
                     f"features={EFFICIENTNET_LAYERS!r}"
                 )
-            if sides is None and opened.pixels is not None and opened.pixels.shape[3:] != (4,):
-                x = array_features(opened.pixels, channels)
-                return _of_pixels(x, opened, Encoded(x, opened.items, 0.0), resize)
+            own = opened.pixels is not None and sides in (None, opened.pixels.shape[1:3])
+            if opened.pixels is not None and own and opened.pixels.shape[3:] != (4,):
+                x = array_features(opened.pixels, channels, white or value_range_of(opened.pixels))
+                return _of_pixels(x, opened, Encoded(x, opened.items, 0.0), resize, white)
             # At their own size, small images are decoded as fast as they would be found again.
             folder = None if sides is None else _cache_folder(cache)
             store = FeatureStore(folder, {"key": "pixels", "size": sides, "resize": resize})
             encoder = pixel_encoder(sides)
             encoded = encode_all(opened, encoder, store, resize=resize, workers=workers, verbose=verbose)
-            return _of_pixels(as_features(encoded.rows, channels), opened, encoded, resize)
+            return _of_pixels(as_features(encoded.rows, channels), opened, encoded, resize, white)
         if sides is not None and sides[0] != sides[1]:
             raise ValueError(f"size={sides}: networks take square images, give one number")
         encoder = make_encoder(features, None if sides is None else sides[0], check_device(device))
@@ -165,7 +178,33 @@ def read_images(
         "mirror": mirror,
         "unit_length": unit_length,
     }
+    if white is not None:
+        settings["value_range"] = list(white)
     return _collection(rows, opened, encoded, settings)
+
+
+def _are_alike(images: Sequence[Any]) -> bool:
+    """Whether all are arrays of one shape."""
+    return len({getattr(image, "shape", None) for image in images}) == 1 and all(
+        isinstance(image, np.ndarray) and image.ndim in (2, 3) for image in images
+    )
+
+
+def _range(given: Sequence[float] | None, pixels: NDArray[Any]) -> tuple[float, float]:
+    """The values that are black and white, as they are given or told from the pixels."""
+    own = value_range_of(pixels)
+    if given is None:
+        return own
+    low, high = (float(value) for value in given)
+    if not low < high:
+        raise ValueError(f"value_range={tuple(given)!r} must be two numbers, the lower one first")
+    if float(pixels.max()) > high + 2 * (high - low):
+        warnings.warn(
+            f"the images reach {float(pixels.max()):g}, and {high:g} is white, as it was for those before: bring them "
+            "to the same units, or give value_range",
+            stacklevel=3,
+        )
+    return low, high
 
 
 def chosen_features(opened: Source, features: Any, mirror: str) -> tuple[Any, str]:
@@ -177,14 +216,22 @@ def chosen_features(opened: Source, features: Any, mirror: str) -> tuple[Any, st
     return features, "none" if mirror == "auto" else mirror
 
 
-def _of_pixels(x: NDArray[np.float32], opened: Source, encoded: Encoded, resize: str) -> Images:
+def _of_pixels(
+    x: NDArray[np.float32],
+    opened: Source,
+    encoded: Encoded,
+    resize: str,
+    white: tuple[float, float] | None,
+) -> Images:
     shape = x.shape[1:]
-    settings = {
+    settings: dict[str, Any] = {
         "features": "pixels",
         "size": list(shape[:2]),
         "resize": resize,
         "channels": 3 if shape[2:] else 1,
     }
+    if white is not None:
+        settings["value_range"] = list(white)
     return _collection(x.reshape(len(x), -1), opened, encoded, settings, shape)
 
 

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,13 @@ class Source:
     skipped: list[Skipped] = field(default_factory=list)
     pixels: NDArray[Any] | None = None
     features: NDArray[Any] | None = None
+
+    def in_range(self, value_range: tuple[float, float]) -> Source:
+        """The same pixels with other values for black and white."""
+        assert self.pixels is not None
+        row = as_bytes_in_one_range(self.pixels, value_range)
+        items = [Item(item.name, partial(row, n)) for n, item in enumerate(self.items)]
+        return replace(self, items=list(items))
 
 
 def open_source(source: Any, *, column: str | None = None) -> Source:

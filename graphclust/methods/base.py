@@ -39,6 +39,7 @@ from graphclust.methods.inputs import (
     choose_n_clusters,
     read_features,
     warn_of_empty_clusters,
+    warn_of_equal_samples,
     warn_of_one_cluster,
 )
 from graphclust.nn.scaling import SCALES
@@ -193,6 +194,7 @@ class DeepClusterer(
         self.model_ = model.eval()
         self.n_features_in_ = n_features
         self._take_results(source)
+        warn_of_equal_samples(graph.x, X)
         warn_of_empty_clusters(
             self.labels_,
             self.n_clusters_,

@@ -84,6 +84,15 @@ def warn_of_one_cluster(n_samples: int) -> None:
     )
 
 
+def warn_of_equal_samples(x: Tensor, X: Any) -> None:
+    """Said of features [N, d] that are all the same, unless X is a graph, whose edges may tell clusters."""
+    if isinstance(X, Data) or any(bool((b != x[0]).any()) for b in x.split(max(1, _BLOCK // x.shape[1]))):
+        return
+    warnings.warn(
+        f"all {len(x):,} samples of X are equal: whatever the labels say, there are no clusters", stacklevel=3
+    )
+
+
 def warn_of_empty_clusters(labels: NDArray[np.int64], n_clusters: int, why: str) -> None:
     """Said where fewer clusters hold samples than were asked for; `why` that can be."""
     found = len(np.unique(labels))
@@ -150,11 +159,6 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     if reset:
         check_enough_samples(estimator.n_clusters, len(x))
         _warn_of_far_samples(x, "X")
-        if all(bool((block == x[0]).all()) for block in x.split(max(1, _BLOCK // x.shape[1]))):
-            warnings.warn(
-                f"all {len(x):,} samples of X are equal: whatever the labels say, there are no clusters",
-                stacklevel=3,
-            )
     return x
 
 

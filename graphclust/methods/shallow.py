@@ -29,6 +29,7 @@ from graphclust.methods.inputs import (
     choose_n_clusters,
     read_features,
     warn_of_empty_clusters,
+    warn_of_equal_samples,
     warn_of_one_cluster,
 )
 
@@ -100,6 +101,7 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
                 warn_of_one_cluster(len(x))
         self.n_features_in_ = x.shape[1]
         self._fit(x.float().cpu().numpy(), seed)
+        warn_of_equal_samples(x, X)
         warn_of_empty_clusters(
             self.labels_, self.n_clusters_, "the data may have fewer distinct samples; ask for fewer clusters"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from graphclust.images import text_as_path
@@ -64,7 +65,7 @@ def export_images(
     for row, (path, label) in enumerate(zip(paths, labels)):
         folder = out / ("noise" if label < 0 else f"cluster_{label:0{width}d}")
         source = text_as_path(path)
-        if os.path.isfile(source):
+        if not path.isdigit() and os.path.isfile(source):  # a digit is the row of an array
             folder.mkdir(parents=True, exist_ok=True)
             target = _free(folder, os.path.basename(source))
             if how == "symlink":
@@ -84,7 +85,8 @@ def export_images(
                 missing.append(path)
                 continue
             folder.mkdir(parents=True, exist_ok=True)
-            _write(data, folder, PurePosixPath(path.rpartition("::")[2]).name, row)
+            # Of a member's name the last part, however its parts are divided.
+            _write(data, folder, re.split(r"[/\\]", path.rpartition("::")[2])[-1].replace(":", "_"), row)
         written += 1
     if failure is not None and not written:
         raise failure

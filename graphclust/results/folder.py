@@ -112,9 +112,6 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         from graphclust.report.page import remove_report
 
-        remove_report(folder)  # of an earlier result in this folder: it would show other clusters
-        estimator.save(folder / _MODEL)
-        graph.save(folder / _GRAPH)
         labels = np.asarray(estimator.labels_, np.int64)
         embedding = getattr(estimator, "embedding_", images.x)
         table = assignments(
@@ -133,6 +130,11 @@ class Result:
             "folder": path_as_text(os.path.abspath(folder)),
         }
         result = cls(folder, with_graph_columns(table, graph)[list(COLUMNS)], graph, meta, images)
+        # All is computed; an earlier result is none from here on, until the new one is complete.
+        (folder / _META).unlink(missing_ok=True)
+        remove_report(folder)
+        estimator.save(folder / _MODEL)
+        graph.save(folder / _GRAPH)
         result._save(images.skipped)
         return result
 
@@ -164,6 +166,7 @@ class Result:
             meta = json.loads((folder / _META).read_text(encoding="utf-8"))
             version = meta["format_version"]
             table = pd.read_parquet(folder / _LABELS)
+            paths = table["path"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise ValueError(
                 f"the result in {folder} is damaged ({error}): cluster the images again"
@@ -172,10 +175,15 @@ class Result:
             raise ValueError(
                 f"{folder} has format version {version}, this graphclust reads {_FORMAT_VERSION}"
             )
-        table["path"] = follow(meta, table["path"], folder)
+        table["path"] = follow(meta, paths, folder)
         graph = SampleGraph.open(folder / _GRAPH)
         if graph.num_nodes > len(table):  # an update was cut off between graph and labels
             graph = _first_samples(graph, len(table))
+        if graph.num_nodes < len(table):
+            raise ValueError(
+                f"the result in {folder} is damaged ({len(table):,} labels, and a graph of {graph.num_nodes:,} "
+                "samples): cluster the images again"
+            )
         return cls(folder, table, graph, meta)
 
     # -- questions -------------------------------------------------------------------------------------------------
@@ -284,8 +292,11 @@ class Result:
         paths = images.paths
         if all(path.isdigit() for path in paths):  # rows of an array: they go on counting
             paths = [str(len(self.labels) + row) for row in range(len(images))]
-        known = set(self.labels["path"])
-        new = [row for row, path in enumerate(paths) if path not in known]
+        known, new = set(self.labels["path"]), list[int]()
+        for row, path in enumerate(paths):
+            if path not in known:
+                known.add(path)
+                new.append(row)
         if new:
             added = Images(images.x[new], [paths[row] for row in new], settings=images.settings)
             graph = self.graph.attach(added.x)
@@ -315,7 +326,9 @@ class Result:
             return self._images.open(row, at_least)
         path = str(self.labels["path"].iloc[row])
         file = text_as_path(path)
-        data = FileItem(file).load() if os.path.lexists(file) else self._load(path)
+        # A row of an array is called by its number, which may be the name of a file here.
+        own = not path.isdigit() and os.path.lexists(file)
+        data = FileItem(file).load() if own else self._load(path)
         return decode(data, at_least=at_least)
 
     def write_report(self, **options: Any) -> Path:

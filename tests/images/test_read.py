@@ -206,7 +206,13 @@ def test_modules(photos: Path, tmp_path: Path) -> None:
     assert np.allclose(images.x[0], expected.reshape(-1, 3).mean(axis=0) / 255, atol=1e-5)
     assert images.settings["features"] is None
     net.shapes.clear()
-    read_images(photos, net, size=32, cache=tmp_path / "cache", resize="stretch")
+    how: dict[str, Any] = {"size": 32, "cache": tmp_path / "cache", "resize": "stretch"}
+    read_images(photos, net, **how)
+    assert net.shapes  # its code may have changed
+    net.cache_key = "every fourth"
+    for _ in range(2):
+        net.shapes.clear()
+        read_images(photos, net, **how)
     assert not net.shapes  # all found in the cache
 
 
@@ -331,6 +337,9 @@ def test_digest_tells_contents_apart() -> None:
     values = [a, a.T, a.astype(np.int8), b"", b"\0" * 6, image, image.convert("L")]
     assert len({digest_of(value) for value in values}) == len(values)
     assert digest_of(a.copy()) == digest_of(a)
+    image, turned = (Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12)) for _ in range(2))
+    turned.getexif()[0x0112] = 6
+    assert digest_of(image) != digest_of(turned)
 
 
 def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -65,6 +65,69 @@ def result(photos: Path, tmp_path: Path) -> Result:
     return Result.write(tmp_path / "result", images, model, source=photos)
 
 
+@pytest.mark.parametrize("kind", ["uint16", "float"])
+def test_new_images_of_an_array_are_read_in_the_range_of_the_fit(kind: str, tmp_path: Path) -> None:
+    """Each by itself as all together, whatever its own darkest and brightest values are."""
+    rng = np.random.default_rng(0)
+    pixels = np.stack([np.asarray(picture(n % 3, rng)) for n in range(30)])
+    array = (16 * pixels.astype(np.uint16)) if kind == "uint16" else (pixels - 100.0) / 50
+    images = read_images(array)
+    model = KMeans(3, random_state=0).fit(images.x)
+    written = Result.write(tmp_path / "result", images, model)
+    again = Result.open(written.folder)
+    dark = again.read(array[1:2] if kind == "float" else array[1:2] // 2)
+    expected = images.x[1] if kind == "float" else array[1].ravel() // 2 / array.max()
+    np.testing.assert_allclose(dark.x[0], expected, atol=1e-6)
+    np.testing.assert_allclose(again.read([array[4], array[7]]).x, images.x[[4, 7]], atol=1e-6)
+    assert again.predict(array[5:8])["cluster"].tolist() == model.labels_[5:8].tolist()
+    with pytest.warns(UserWarning, match="is white, as it was for those before"):
+        read_images(array * 9, **images.settings)
+    with pytest.raises(ValueError, match="the lower one first"):
+        read_images(array, value_range=(1, 0))
+
+
+def test_a_write_that_fails_leaves_no_mixture(result: Result, photos: Path) -> None:
+    images, model = fitted(photos)
+    unfit = SampleGraph.from_features(images.x, 5, metric="inner_product", kernel="cosine")
+    with pytest.raises(ValueError, match="distances"):
+        Result.write(result.folder, images, model, graph=unfit)
+    assert len(Result.open(result.folder).labels) == 37  # nothing was replaced yet
+    SampleGraph.from_features(images.x[:9], 5).save(result.folder / "graph")
+    with pytest.raises(ValueError, match="37 labels, and a graph of 9 samples"):
+        Result.open(result.folder)
+
+
+def test_rows_of_an_array_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images = read_images(np.stack([np.asarray(picture(n % 3, rng)) for n in range(12)]))
+    written = Result.write(tmp_path / "r", images, KMeans(3, random_state=0).fit(images.x))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1").write_text("no image")
+    assert written.image(1).size == (16, 16)
+    with pytest.raises(ValueError, match="found in none of the sources"):
+        Result.open(written.folder).export(tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*/1"))
+
+
+def test_an_image_that_is_named_twice_is_added_once(result: Result, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    picture(0, RNG).save(tmp_path / "new" / "a.png")
+    assert len(result.update([str(tmp_path / "new"), str(tmp_path / "new" / "a.png")])) == 1
+
+
+def test_features_over_a_result_of_images_and_back(photos: Path, tmp_path: Path) -> None:
+    out, table = tmp_path / "r", tmp_path / "x.npy"
+    np.save(table, np.random.default_rng(0).normal(size=(40, 6)))
+    how = ["-k", "3", "-o", str(out), "--overwrite", "-q", "--method", "kmeans"]
+    assert runner.invoke(app, ["cluster", str(photos), *how]).exit_code == 0
+    assert runner.invoke(app, ["cluster", str(table), *how]).exit_code == 0
+    assert {path.name for path in out.iterdir()} == {"labels.csv", "model", "overview.png"}
+    labelled = runner.invoke(app, ["predict", str(out), str(table), "-q"])
+    assert labelled.exit_code == 0 and labelled.stdout.count("\n") == 41
+    assert runner.invoke(app, ["cluster", str(photos), *how]).exit_code == 0
+    assert not {"labels.csv", "overview.png"} & {path.name for path in out.iterdir()}
+
+
 def test_what_lies_in_the_folder(result: Result, photos: Path) -> None:
     table = pd.read_parquet(result.folder / "labels.parquet")
     assert list(table.columns) == list(COLUMNS)
