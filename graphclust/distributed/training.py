@@ -8,6 +8,7 @@ import os
 import uuid
 from collections import Counter
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,9 +32,10 @@ _MODEL, _OUTCOME, _SEED, _NOTES = "model", "outcome.json", "seed.txt", "ray"
 _RESIZE_EVERY = 60.0
 
 #: What a method says about its input. It would say so again: such an error ends the job, all others are tried again.
-_FINAL: dict[str, type[Exception]] = {
-    error.__name__: error for error in (ValueError, TypeError, FloatingPointError, FileNotFoundError)
-}
+_FINAL_ERRORS = (ValueError, TypeError, FloatingPointError, FileNotFoundError)
+
+#: How long a process with such an error waits for the same one of all others, before it ends them.
+_SAME_ERROR_WITHIN = timedelta(seconds=30)
 
 
 def fit(
@@ -121,6 +123,7 @@ def fit(
     try:
         trainer.fit()
     except Exception as error:
+        _raise_error_in(place)
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RuntimeError(
             f"Ray gave the training up ({reason}); the same call with folder={str(folder)!r} goes on from the last "
@@ -234,25 +237,67 @@ def _received(ray: Any, data: Any) -> Any:
 
 
 def _train(job: dict[str, Any]) -> None:
-    """What each process does. The first leaves the model, or what is wrong with the input, in the folder."""
+    """What each process does. The first leaves the model, or one what is wrong with the input, in the folder."""
     import ray
     import torch.distributed as dist
 
     torch.set_num_threads(job["threads"])
     place = job["folder"]
-    nodes: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(nodes, ray.get_runtime_context().get_node_id())
+    alike = dist.new_group(backend="gloo", timeout=_SAME_ERROR_WITHIN)
+    nodes = _gathered(ray.get_runtime_context().get_node_id())
+    if any(_gathered(_error_in(place) is not None)):
+        return  # of an attempt before this one: it would come again
     outcome: dict[str, Any] = {"nodes": nodes}
+
+    def fail(error: Exception) -> None:
+        write_text(
+            place, _OUTCOME, json.dumps(outcome | {"error": type(error).__name__, "message": str(error)})
+        )
+
+    data, wrong = None, None
     try:
-        model = job["model"].fit(_received(ray, job["data"]))
-    except tuple(_FINAL.values()) as error:
-        outcome |= {"error": type(error).__name__, "message": str(error)}
-    first = dist.get_rank() == 0
-    if first and "error" not in outcome:
+        data = _received(ray, job["data"])
+    except _FINAL_ERRORS as error:
+        wrong = error
+        fail(error)
+    # An error may be this process's alone, such as a file that one machine does not see: the others would wait for it.
+    if any(_gathered(wrong is not None)):
+        return
+    try:
+        model = job["model"].fit(data)
+    except _FINAL_ERRORS as error:
+        fail(error)
+        try:
+            dist.barrier(group=alike)
+        except RuntimeError:
+            raise error from None  # the others go on training: Ray ends them
+        return
+    if dist.get_rank() == 0:
         model.save(inside(place, _MODEL))
-    # An error may be this process's alone, such as a file that one machine does not see.
-    if first or "error" in outcome:
         write_text(place, _OUTCOME, json.dumps(outcome))
+
+
+def _gathered(value: Any) -> list[Any]:
+    """The values of all processes."""
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _error_in(place: Path | str) -> dict[str, Any] | None:
+    """What a process said about the input, where one did."""
+    outcome = read_text(place, _OUTCOME)
+    found: dict[str, Any] = {} if outcome is None else json.loads(outcome)
+    return found if "error" in found else None
+
+
+def _raise_error_in(place: Path | str) -> None:
+    found = _error_in(place)
+    if found is not None:
+        known = [kind for kind in _FINAL_ERRORS if kind.__name__ == found["error"]]
+        raise (known or [ValueError])[0](found["message"])
 
 
 def _take(model: Model, place: Path | str, engine: RayEngine) -> Model:
@@ -263,10 +308,8 @@ def _take(model: Model, place: Path | str, engine: RayEngine) -> Model:
             f"the training ended, but its {_OUTCOME} is not in folder={str(place)!r}, which has to be on storage that "
             "all machines share"
         )
+    _raise_error_in(place)
     found = json.loads(outcome)
-    if "error" in found:
-        known = [kind for name, kind in _FINAL.items() if name == found["error"]]
-        raise (known or [ValueError])[0](found["message"])
     engine.tasks_.update(Counter(found["nodes"]))
     parameters = model.get_params(deep=False)
     callables = {name: value for name, value in parameters.items() if callable(value)}

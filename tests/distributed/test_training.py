@@ -50,6 +50,16 @@ class Holding(DEC):
         return super()._loss(model, batch)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class Failing(DEC):
+    """The second process alone finds something wrong, when it trains."""
+
+    def _loss(self, model: Any, batch: Any) -> Any:
+        if dist.is_initialized() and dist.get_rank() == 1:
+            raise ValueError("wrong on one machine")
+        return super()._loss(model, batch)
+
+
 def model(place: Path) -> Holding:
     small: dict[str, Any] = {"hidden_channels": (32,), "pretrain_epochs": 3, "epochs": 3, "batch_size": 100}
     return Holding(10, random_state=0, tolerance=None, place=str(place), **small)
@@ -108,6 +118,30 @@ def test_two_nodes_train_one_model(
     np.testing.assert_array_equal(fitted.predict(x), fitted.labels_)
     alone = model(folder).fit(x)  # no noise: the sums alone have another order
     assert np.mean(alone.labels_ == fitted.labels_) > 0.98
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retries", [0, 3])
+def test_what_one_process_says_of_the_input_ends_the_job(
+    cluster: Any, second: Any, x: np.ndarray, tmp_path: Path, retries: int
+) -> None:
+    """Also where the other waits for it in the middle of a step."""
+    failing = Failing(10, random_state=0, hidden_channels=(32,), pretrain_epochs=1, epochs=1, batch_size=100)
+    engine = RayEngine(max_retries=retries)
+    with pytest.raises(ValueError, match="^wrong on one machine$"):
+        graphclust.distributed.fit(failing, x, folder=tmp_path, engine=engine)
+
+
+@pytest.mark.slow
+def test_what_all_processes_say_of_the_input_ends_the_job(
+    cluster: Any, second: Any, x: np.ndarray, tmp_path: Path
+) -> None:
+    engine = RayEngine()
+    with pytest.raises(ValueError, match="n_samples=5 is smaller"):
+        graphclust.distributed.fit(model(tmp_path), x[:5], folder=tmp_path, engine=engine)
+    missing = tmp_path / "missing"
+    with pytest.raises(FileNotFoundError, match="missing"):
+        graphclust.distributed.fit(model(tmp_path), missing, folder=tmp_path, engine=engine)
 
 
 @pytest.mark.slow
