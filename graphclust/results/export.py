@@ -62,12 +62,13 @@ def export_images(
     width = len(str(max([0, *labels])))
     written, missing = 0, list[str]()
     failure: ValueError | None = None
+    numbers: dict[Path, int] = {}
     for row, (path, label) in enumerate(zip(paths, labels)):
         folder = out / ("noise" if label < 0 else f"cluster_{label:0{width}d}")
         source = text_as_path(path)
         if not path.isdigit() and os.path.isfile(source):  # a digit is the row of an array
             folder.mkdir(parents=True, exist_ok=True)
-            target = _free(folder, os.path.basename(source))
+            target = _free(folder, os.path.basename(source), numbers)
             if how == "symlink":
                 os.symlink(os.path.abspath(source), target)
             else:
@@ -86,31 +87,38 @@ def export_images(
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             # Of a member's name the last part, however its parts are divided.
-            _write(data, folder, re.split(r"[/\\]", path.rpartition("::")[2])[-1].replace(":", "_"), row)
+            _write(
+                data, folder, re.split(r"[/\\]", path.rpartition("::")[2])[-1].replace(":", "_"), row, numbers
+            )
         written += 1
     if failure is not None and not written:
         raise failure
     return written, missing
 
 
-def _write(data: Any, folder: Path, name: str, row: int) -> None:
+def _write(data: Any, folder: Path, name: str, row: int, numbers: dict[Path, int]) -> None:
     """Bytes as they are, under the member's own name; pixels as PNG."""
     if name in ("", "..", ".") or name.isdigit():
         name = f"{row}"
     if isinstance(data, bytes):
         if not Path(name).suffix:
             name += next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), "")
-        _free(folder, name).write_bytes(data)
+        _free(folder, name, numbers).write_bytes(data)
     else:
         from graphclust.images import decode
 
-        decode(data).save(_free(folder, f"{Path(name).stem}.png"))
+        decode(data).save(_free(folder, f"{Path(name).stem}.png", numbers))
 
 
-def _free(folder: Path, name: str) -> Path:
-    """A name that is not taken: files of one name from several folders may be of one cluster."""
-    path, number = folder / name, 2
+def _free(folder: Path, name: str, numbers: dict[Path, int]) -> Path:
+    """A name that is not taken: files of one name from several folders may be of one cluster.
+
+    `numbers` keeps the last one that was tried for each name: a million files may all be called ``0.png``.
+    """
+    first = path = folder / name
+    number = numbers.get(first, 1)
     while os.path.lexists(path):
-        path = folder / f"{Path(name).stem}_{number}{Path(name).suffix}"
         number += 1
+        path = folder / f"{first.stem}_{number}{first.suffix}"
+    numbers[first] = number
     return path
