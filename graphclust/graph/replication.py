@@ -24,6 +24,8 @@ _LEAST = 20
 #: Share of entries that are not zero, up to which features are compressed.
 _DENSITY = 0.05
 _STARTS, _HOPS = 3, 2
+#: Splits after which a view that was worse in all of them is given up.
+_FIRST = 3
 
 
 class _Split(NamedTuple):
@@ -98,13 +100,17 @@ class Replication:
         """The view with the largest agreement; "both" unless another is better by two standard errors of the splits."""
         if not self.is_possible or n_clusters < 2:
             return "both"
-        agreements = {view: self.agreements(view, n_clusters) for view in VIEWS}
-        better = []
+        both = self.agreements("both", n_clusters)
+        better = {}
         for view in VIEWS[1:]:
-            gain = agreements[view] - agreements["both"]
+            # Worse in each of the first splits, it will not be better by two standard errors of all.
+            if np.all(self.agreements(view, n_clusters, min(_FIRST, self.n_splits)) < both[:_FIRST]):
+                continue
+            agreements = self.agreements(view, n_clusters)
+            gain = agreements - both
             if gain.mean() > 2 * gain.std(ddof=1) / np.sqrt(len(gain)):
-                better.append(view)
-        return max(better, key=lambda view: float(agreements[view].mean()), default="both")
+                better[view] = float(agreements.mean())
+        return max(better, key=better.__getitem__, default="both")
 
     def curve(self, most: int) -> tuple[str, NDArray[np.int64], NDArray[np.float64]]:
         """Agreements of the view and the numbers of clusters around the best.
@@ -128,11 +134,15 @@ class Replication:
         while grid[-1] < most:
             grid.append(min(most, max(grid[-1] + 1, round(1.25 * grid[-1]))))
         few = min(2, self.n_splits)
-        first = {view: [float(self.agreements(view, k, few).mean()) for k in grid] for view in VIEWS}
+        # The most clusters first: their eigenvectors hold those of fewer.
+        first = {
+            view: [float(self.agreements(view, k, few).mean()) for k in grid[::-1]][::-1] for view in VIEWS
+        }
         view = max(VIEWS, key=lambda view: max(first[view]))
         most_found = max(first[view])
         least = min(most_found / 2, most_found)  # the best may be below 0
-        means = {k: float(self.agreements(view, k).mean()) for k, a in zip(grid, first[view]) if a >= least}
+        promising = [k for k, a in zip(grid, first[view]) if a >= least]
+        means = {k: float(self.agreements(view, k).mean()) for k in promising[::-1]}
         best = max(means, key=means.__getitem__)
         place = grid.index(best)
         for k in range(grid[max(place - 1, 0)], grid[min(place + 1, len(grid) - 1)] + 1):

@@ -138,8 +138,7 @@ class DeepClusterer(
         check_choice(self.scale, "scale", SCALES)
         check_choice(self.precision, "precision", PRECISIONS)
         check_device(self.device)
-        if self.batch_size is not None:
-            check_count(self.batch_size, "batch_size", remedy="None takes the full graph")
+        self._check_batch_size()
         if self.checkpoint is not None:
             if not isinstance(self.checkpoint, (str, os.PathLike)):
                 raise TypeError(f"checkpoint={self.checkpoint!r} is no path; name a folder, or None")
@@ -148,6 +147,10 @@ class DeepClusterer(
                     "random_state=None gives another run each time, which no checkpoint can continue; "
                     "with a checkpoint set random_state to a number"
                 )
+
+    def _check_batch_size(self) -> None:
+        if self.batch_size is not None:
+            check_count(self.batch_size, "batch_size", remedy="None takes the full graph")
 
     # -- learning ----------------------------------------------------------------------------------------------
 

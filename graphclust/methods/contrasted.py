@@ -26,8 +26,7 @@ class ContrastedClusterer(GraphEncoderClusterer):
     n_hops : int
         Propagations of the trained codes, which are added to the codes before all are made of length 1; 0 for none.
     num_neighbors : sequence of int or None
-        Neighbours sampled per hop in mini-batches, one for each convolution and each of the `n_hops`; None takes 10,
-        then 5, then 2 of each.
+        Neighbours sampled per hop in mini-batches, one for each convolution; None takes 10, then 5, then 2 of each.
     """
 
     hidden_channels: Sequence[int] = ()
@@ -47,11 +46,15 @@ class ContrastedClusterer(GraphEncoderClusterer):
     def _n_layers(self) -> int:
         return super()._n_layers + self.n_hops
 
+    @property
+    def _n_sampled(self) -> int:
+        return super()._n_layers  # codes are contrasted before they are smoothed
+
     def _fanouts(self) -> list[int]:
         if self.num_neighbors is not None:
             return list(self.num_neighbors)
         # Far hops are averages of averages: few neighbours tell enough of them.
-        return [10, 5, *[2] * self._n_layers][: self._n_layers]
+        return [10, 5, *[2] * self._n_sampled][: self._n_sampled]
 
     def _build(self, n_features: int) -> Any:
         model = super()._build(n_features)

@@ -54,6 +54,9 @@ class DinkNet(ContrastedClusterer):
         Of the second, in which encoder and centres are trained together.
     alpha : float
         Weight of the discrimination in the second stage.
+    num_neighbors : sequence of int or None
+        Neighbours sampled per hop in mini-batches, one for each convolution and each of the `n_hops`; None takes 10,
+        then 5, then 2 of each.
 
     Examples
     --------
@@ -76,15 +79,19 @@ class DinkNet(ContrastedClusterer):
         check_number(self.pretrain_learning_rate, "pretrain_learning_rate", 0.0, open_low=True)
         check_number(self.alpha, "alpha", 0.0)
 
+    @property
+    def _n_sampled(self) -> int:
+        return self._n_layers  # shrinking draws smoothed codes
+
     def _discriminator(self) -> nn.Module:
         return NodeDiscriminator(self.latent_dim)
 
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         clustering = replace(
-            self._training(), name="clustering", start=partial(self._start, model, source, memory)
+            self._training(source), name="clustering", start=partial(self._start, model, source, memory)
         )
         pretraining = replace(
-            self._training(),
+            self._training(source),
             name="pretraining",
             loss=self._pretraining_loss,
             epochs=self.pretrain_epochs,

@@ -93,7 +93,7 @@ class DMoN(GraphEncoderClusterer):
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         graph = source.graph
         model.modularity.set_graph(graph.edge_index, graph.edge_weight, source.n_samples)
-        return [self._training()]
+        return [self._training(source)]
 
     def _loss(self, model: Any, batch: Batch) -> Step:
         assert batch.adjacency is not None

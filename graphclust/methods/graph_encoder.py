@@ -131,10 +131,10 @@ class GraphEncoderClusterer(GraphCodes):
         check_count(self.epochs, "epochs", 0)
         check_number(self.learning_rate, "learning_rate", 0.0, open_low=True)
         check_number(self.weight_decay, "weight_decay", 0.0)
-        if self.num_neighbors is not None and len(self.num_neighbors) != self._n_layers:
+        if self.num_neighbors is not None and len(self.num_neighbors) != self._n_sampled:
             raise ValueError(
                 f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
-                f"{self._n_layers} convolutions"
+                f"{self._n_sampled} hops that a loss reads"
             )
 
     def _k_means_options(self, n_samples: int) -> dict[str, Any]:
@@ -146,12 +146,17 @@ class GraphEncoderClusterer(GraphCodes):
         """Convolutions of the encoder."""
         return len(tuple(self.hidden_channels)) + 1
 
+    @property
+    def _n_sampled(self) -> int:
+        """Hops that the loss of a batch reads."""
+        return self._n_layers
+
     def _hops(self) -> int | None:
         # A layer of the user's may look further than one hop.
         return self._n_layers if isinstance(self.conv, str) else None
 
     def _fanouts(self) -> list[int]:
-        return [10] * self._n_layers if self.num_neighbors is None else list(self.num_neighbors)
+        return [10] * self._n_sampled if self.num_neighbors is None else list(self.num_neighbors)
 
     def _build(self, n_features: int) -> Any:
         return GraphEncoderNetwork(
@@ -181,25 +186,33 @@ class GraphEncoderClusterer(GraphCodes):
 
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         return [
-            self._training(),
+            self._training(source),
             Stage("clusters", None, 0, start=partial(self._start, model, source, memory)),
         ]
 
-    def _training(self) -> Stage:
+    def _training(self, source: BatchSource) -> Stage:
         """The encoder on the graph."""
+        batch_size, epochs = self._in_batches(self.epochs, source.n_samples)
         return Stage(
             "training",
             self._loss,
-            self.epochs,
+            epochs,
             self.learning_rate,
             weight_decay=self.weight_decay,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             uses_graph=True,
         )
+
+    def _in_batches(self, epochs: int, n_samples: int) -> tuple[int | None, int]:
+        """Samples a step, and passes over the data."""
+        return self.batch_size, epochs
 
     def _start(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         """Clusters of the trained codes, by k-means. `memory["start"]` is their labels."""
         codes = torch.cat([codes for _, codes in self._graph_codes(model, source, None)])
+        self._start_at(codes, model, source, memory)
+
+    def _start_at(self, codes: Tensor, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         options = self._k_means_options(len(codes))
         memory["start"] = start_centers(model, source, self.n_clusters_, codes, **options)
 

@@ -42,6 +42,8 @@ _ROWS = 20_000
 _HOPS = 2
 #: Entries of the features that are propagated at a time.
 _ENTRIES = 1 << 28
+#: Nodes up to which a step takes the full graph, and nodes of a step beyond.
+_WHOLE, _BATCH = 50_000, 4_096
 #: Rows, and splits of them into halves, in which clusters are found again or not.
 _COMPARED, _SPLITS = 5_000, 10
 
@@ -90,6 +92,9 @@ class GraphInfomaxClustering(ContrastedClusterer):
         What the clusters are read from: codes and propagated components, the components, the features without edges,
         or the edges without features; "auto" takes what is best found again in half of the data. Where edges were
         built from the features, and with `n_components` or `component_weight` 0, that is "both".
+    batch_size : int, "auto" or None
+        Nodes a step; None takes the full graph; "auto" takes it up to 50,000 nodes, and beyond samples the neighbours
+        of 4,096, as many steps as there would be with the full graph and at least one pass.
     epochs, learning_rate : int, float
         Of the graph encoder.
 
@@ -113,6 +118,7 @@ class GraphInfomaxClustering(ContrastedClusterer):
     n_components: int = 32
     component_weight: float = 1.0
     view: str = "auto"
+    batch_size: Any = "auto"
 
     @property
     def view_(self) -> str:
@@ -160,6 +166,17 @@ class GraphInfomaxClustering(ContrastedClusterer):
         # What does not read the encoder need not train it.
         return stages if int(model.view) == 0 else stages[1:]
 
+    def _check_batch_size(self) -> None:
+        if self.batch_size != "auto":
+            super()._check_batch_size()
+
+    def _in_batches(self, epochs: int, n_samples: int) -> tuple[int | None, int]:
+        if self.batch_size != "auto":
+            return super()._in_batches(epochs, n_samples)
+        if n_samples <= _WHOLE:
+            return None, epochs
+        return _BATCH, -(-epochs * _BATCH // n_samples)
+
     def _chosen_view(self, model: Any, source: BatchSource) -> str:
         if self.view != "auto":
             return self.view
@@ -181,10 +198,9 @@ class GraphInfomaxClustering(ContrastedClusterer):
         given = graph.construction.get("source") != "features"
         return self.view == "auto" and given and bool(model.components.numel()) and self.component_weight > 0
 
-    def _encoder_found_again(self, model: Any, source: BatchSource) -> bool:
+    def _encoder_found_again(self, codes: Tensor, seed: int) -> bool:
         """Whether clusters of the encoder's codes are found again at least as well as the components' are."""
-        codes = torch.cat([codes for _, codes in self._graph_codes(model, source, None)])
-        generator = np.random.default_rng(source.seed)
+        generator = np.random.default_rng(seed)
         some = generator.permutation(len(codes))[:_COMPARED]
         own, second = codes[some].numpy()[:, : self.latent_dim], codes[some].numpy()[:, self.latent_dim :]
         splits = [generator.random(len(some)) < 0.5 for _ in range(_SPLITS)]
@@ -197,10 +213,16 @@ class GraphInfomaxClustering(ContrastedClusterer):
             rank = min(model.components.shape[1], *rows.shape)
             found = randomized_svd(normalize(rows).numpy(), rank, random_state=source.seed % 2**32)[2]
             model.components[:, :rank] = torch.from_numpy(found.T.copy())
-        if view == "both" and self._chooses(model, source) and not self._encoder_found_again(model, source):
-            model.view.fill_(VIEWS.index("components"))
-        super()._start(model, source, memory)
         codes = torch.cat([codes for _, codes in self._graph_codes(model, source, None)])
+        if (
+            view == "both"
+            and self._chooses(model, source)
+            and not self._encoder_found_again(codes, source.seed)
+        ):
+            view = "components"
+            model.view.fill_(VIEWS.index(view))
+            codes = self._single_view(model, source, view)
+        self._start_at(codes, model, source, memory)
         edges = source.graph.edge_index
         if view == "features":  # the given edges tell nothing of them
             few = min(self.n_neighbors, len(codes) - 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
 from graphclust import KMeans
+from graphclust.methods import kmeans
 from graphclust.methods.centers import Distortion
 
 METRICS = [
@@ -173,3 +175,28 @@ def test_a_sample_far_away_has_one_nearest_centre() -> None:
     assert float(np.ptp(model.transform([[1e9]]))) == 0.0  # in float32 both are as near
     assert model.predict([[1e9]]).tolist() == [right]
     assert model.predict([[-1e9]]).tolist() == [1 - right]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
+@pytest.mark.parametrize("engine", ["auto", "sklearn"])
+def test_starts_compared_on_a_sample(
+    metric: str, engine: str, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many samples; what comes out is a k-means of all of them, and hardly worse."""
+    if engine == "sklearn" and metric != "euclidean":
+        pytest.skip("one engine alone")
+    x = digits[0]
+    settings: dict[str, Any] = {"metric": metric, "engine": engine, "random_state": 0}
+    whole = KMeans(10, **settings).fit(x)
+    monkeypatch.setattr(kmeans, "_COMPARED", 600)
+    monkeypatch.setattr(kmeans, "_COMPARED_OF_EACH", 1)
+    found = KMeans(10, **settings).fit(x)
+    assert found.inertia_ != whole.inertia_  # the sample was used
+    assert found.inertia_ < 1.03 * whole.inertia_
+    distortion = Distortion.make(metric, 2.0)
+    points = distortion.points(x)
+    labels, terms = distortion.assign(points, found.cluster_centers_)
+    np.testing.assert_array_equal(labels, found.labels_)
+    again = distortion.descend(points, found.cluster_centers_, max_iter=30, tolerance=1e-6)
+    assert again.sums[-1] > 0.999 * terms.sum()  # converged on all samples
+    np.testing.assert_array_equal(KMeans(10, **settings).fit(x).labels_, found.labels_)
