@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_device
+from graphclust._random import private_randomness
 from graphclust.graph.storage import checksum
 from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
@@ -184,7 +184,7 @@ class DeepClusterer(
         self.n_clusters_ = choose_n_clusters(self.n_clusters, self._counted(graph), seed)
         if self.n_clusters == "auto" and self.n_clusters_ == 1:
             warn_of_one_cluster(len(graph.x))
-        with _private_randomness(seed):
+        with private_randomness(seed):
             model = self._build(n_features)
             model.scale.fit(graph.x, self.scale)
         source = self._source(graph, trainer.device, seed)
@@ -363,7 +363,7 @@ class DeepClusterer(
         folder = saved_folder(folder)
         estimator, meta = unfitted(cls, folder, callables, "unit_range", "history", "n_clusters")
         estimator.n_clusters_ = meta["n_clusters"]
-        with _private_randomness(0):
+        with private_randomness(0):
             model = estimator._build(meta["n_features"])
         with reading(folder):
             model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -393,11 +393,3 @@ def draw_seed(random_state: Any) -> int:
             "None; of a Generator pass a number that it draws, int(rng.integers(2**31))"
         ) from error
     return int(source.randint(2**31 - 1))
-
-
-@contextmanager
-def _private_randomness(seed: int) -> Iterator[None]:
-    """Networks draw their first weights from torch's global CPU generator: seeded here, and put back afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield

@@ -132,6 +132,8 @@ class CodeGraphClusterer(GraphClusterer):
         return graph
 
     def _attach(self, features: Tensor) -> SampleGraph:
+        if self.graph_.construction.get("source") != "codes":  # a graph that was given
+            return super()._attach(features)
         by_code = copy.copy(self.graph_)
         by_code.x = self.graph_["codes"]
         by_code.construction = {**self.graph_.construction, "source": "features"}

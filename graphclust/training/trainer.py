@@ -18,6 +18,7 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from graphclust._checks import check_count, check_device
+from graphclust._random import private_randomness
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.checkpoint import (
     optimizer_tensors,
@@ -232,7 +233,7 @@ class Trainer:
                 stacklevel=3,
             )
         shown = self.verbose and self.processes.is_first
-        with TrainingProgress(shown) as progress, torch.random.fork_rng(devices=self._cuda_devices()):
+        with TrainingProgress(shown) as progress:
             run = _Run(fabric, model, batches, memory, fingerprint, progress, [])
             resumed = self._resume(run)
             for number in range(resumed.stage, len(stages)):
@@ -242,20 +243,16 @@ class Trainer:
         self.processes.take_over(model.state_dict().values())
         return run.history
 
-    def _cuda_devices(self) -> list[int]:
-        return [self.device.index or 0] if self.device.type == "cuda" else []
-
     def _run_stage(self, run: _Run, stage: Stage, number: int, resumed: _Resumed) -> None:
-        if resumed.epoch == 0:
-            self._set_seed(self._epoch_seed(number, 0))
-            if stage.start is not None:
-                run.model.eval()
+        if resumed.epoch == 0 and stage.start is not None:
+            run.model.eval()
+            with private_randomness(self._epoch_seed(number, 0), self.device):
                 stage.start()
-                state = {**run.model.state_dict(), **{f"memory.{k}": v for k, v in run.memory.items()}}
-                self.processes.check_same(
-                    {"epochs": stage.epochs} | {name: list(value.shape) for name, value in state.items()}
-                )
-                self.processes.take_over(state.values())
+            state = {**run.model.state_dict(), **{f"memory.{k}": v for k, v in run.memory.items()}}
+            self.processes.check_same(
+                {"epochs": stage.epochs} | {name: list(value.shape) for name, value in state.items()}
+            )
+            self.processes.take_over(state.values())
         chosen = stage.parameters(run.model) if stage.parameters is not None else run.model.parameters()
         parameters = list(chosen)
         if stage.epochs <= resumed.epoch or not parameters:
@@ -292,20 +289,25 @@ class Trainer:
         return _RunningStage(stage, number, objective, wrapped, labels)
 
     def _run_epoch(self, run: _Run, running: _RunningStage, epoch: int) -> dict[str, Any]:
+        size, share = running.stage.batch_size, self.processes.share
+        seed = self._epoch_seed(running.number, epoch + 1)
+        cut = size is not None and share.cuts(min(size, run.batches.n_samples))
+        # Each part has noise of its own.
+        with private_randomness(seed + 2**61 * share.rank // share.count if cut else seed, self.device):
+            return self._run_steps(run, running, epoch, seed)
+
+    def _run_steps(self, run: _Run, running: _RunningStage, epoch: int, seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         stage, optimizer, labels = running.stage, running.optimizer, running.labels
-        seed = self._epoch_seed(running.number, epoch + 1)
-        share = self.processes.share
-        cut = stage.batch_size is not None and share.cuts(min(stage.batch_size, run.batches.n_samples))
-        # Each part has noise of its own.
-        self._set_seed(seed + 2**61 * share.rank // share.count if cut else seed)
         rate = stage.rate(epoch)
         steps = run.batches.n_batches(stage.batch_size)
         running.objective.train()
         sums: dict[str, Tensor] = {}
         moved: Tensor | None = None
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        batches = run.batches.epoch(seed, stage.batch_size, uses_graph=stage.uses_graph, share=share)
+        batches = run.batches.epoch(
+            seed, stage.batch_size, uses_graph=stage.uses_graph, share=self.processes.share
+        )
         for number, batch in enumerate(batches):
             for group in optimizer.param_groups:
                 group["lr"] = stage.rate(epoch + number / steps)
@@ -349,15 +351,6 @@ class Trainer:
 
     def _epoch_seed(self, stage: int, epoch: int) -> int:
         return (self.seed * 1_000_003 + stage * 10_007 + epoch) % 2**62
-
-    def _set_seed(self, seed: int) -> None:
-        """Seed the generators of the CPU and of this device; torch.manual_seed would seed all CUDA devices."""
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device):
-                torch.cuda.manual_seed(seed)
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(seed)
 
     def _save(self, run: _Run, running: _RunningStage, stage: int, epoch: int) -> None:
         """Write a checkpoint from which training goes on with `epoch` epochs of stage number `stage` done."""

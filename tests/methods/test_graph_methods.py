@@ -226,6 +226,11 @@ class TestGraphMI:
         assert torch.equal(model.graph_.edge_index, graph.edge_index)
         assert {r["stage"] for r in model.history_} == {"training"}
 
+    def test_new_samples_have_a_place_in_a_given_sample_graph(self, x: np.ndarray) -> None:
+        model = GraphMI(4, **TINY_MI).fit(SampleGraph.from_features(x, 5))
+        np.testing.assert_array_equal(model.predict(x[:9]), model.labels_[:9])
+        assert model.predict(x[:1] + 0.01).shape == (1,)
+
     def test_bad_parameters(self, x: np.ndarray) -> None:
         with pytest.raises(TypeError, match="autoencoder_channels"):
             GraphMI(3, autoencoder_channels=16).fit(x)  # type: ignore[arg-type]

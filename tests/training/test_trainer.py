@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from graphclust import VGDCN
 from graphclust.graph import SampleGraph
 from graphclust.training import BatchSource, Stage, Step, Trainer, choose_device, choose_precision, trainer
 from graphclust.training.checkpoint import read_checkpoint
@@ -127,6 +129,24 @@ def test_global_generators_are_left_alone(graph, monkeypatch):
     run(graph)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_trainings_in_threads_do_not_draw_each_others_numbers(digits):
+    """Each ends as it would alone, and the global generators are as they were."""
+    seeds = [0, 1, 0]
+    kwargs = {"hidden_channels": (32,), "latent_dim": 4, "pretrain_epochs": 4, "epochs": 4}
+    x = digits[0][:300]
+
+    def fit(seed):
+        return VGDCN(4, random_state=seed, **kwargs).fit(x)
+
+    alone = {seed: fit(seed) for seed in set(seeds)}
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(fit, seeds))
+    assert torch.equal(torch.get_rng_state(), before)
+    for seed, model in zip(seeds, together, strict=True):
+        np.testing.assert_array_equal(model.probabilities_, alone[seed].probabilities_)
 
 
 def test_result_does_not_depend_on_the_global_generator(graph, unbroken):
