@@ -20,6 +20,8 @@ from torch_geometric.data import Data
 from graphclust._checks import check_count
 
 _UNLINKED = 1e-12
+#: Parts, where there are fewer clusters: a table of them has 8 bytes an entry.
+_MOST_PARTS = 6_000
 
 
 class MergeTree(NamedTuple):
@@ -335,7 +337,8 @@ def consensus_partition(
 
 
 def _part_count(n_samples: int, n_clusters: int, parts_per_cluster: int) -> int:
-    return max(n_clusters, min(parts_per_cluster * n_clusters, n_samples // 8))
+    # Tables of parts by parts are held.
+    return max(n_clusters, min(parts_per_cluster * n_clusters, n_samples // 8, _MOST_PARTS))
 
 
 def merged_runs(

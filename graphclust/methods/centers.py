@@ -78,7 +78,7 @@ class Distortion:
 
     def assign(self, points: Array, centers: Array) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Nearest centre of each point [N], and D to it [N]."""
-        step = max(1, _BLOCK_VALUES // points.shape[1])
+        step = max(1, _BLOCK_VALUES // max(centers.shape))
         blocks = [self._nearest(points[i : i + step], centers) for i in range(0, len(points), step)]
         labels, cost = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
         return labels.astype(np.int64), cost

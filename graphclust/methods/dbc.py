@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphclust._checks import check_number
+from graphclust._processes import total
 from graphclust.methods.convolutional import ConvClusterer
 from graphclust.methods.held import HeldTarget
 from graphclust.nn.losses import kl_divergence, target_distribution
@@ -49,7 +50,7 @@ class DBC(HeldTarget, ConvClusterer):
         log_held = self._held(model, x, batch)
         boosted = (self.alpha * log_held).exp()
         # Their sum is not b, as that of assignments is; frequencies count up to a common factor alone.
-        share = boosted * (batch.size / boosted.sum())
+        share = boosted * (batch.whole / total(boosted.sum()))
         frequencies = model.frequencies.update(share, batch.n_samples)
         target = target_distribution(log_held.exp(), frequencies, self.alpha)
         log_s = model.head(model.autoencoder.encode(x).mean)

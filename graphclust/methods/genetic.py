@@ -109,9 +109,11 @@ class GeneticKMeans(CenterClusterer):
             self.history_.append(_record(generation, people))
         best = min(people, key=lambda person: person.fitness)
         descent = distortion.descend(points, best.centers, max_iter=self.max_iter, tolerance=self.tolerance)
-        self.labels_, self.inertia_ = descent.labels, descent.sums[-1]
         self.n_iter_ = max(1, len(descent.sums) - 1)  # a step that changes nothing is one
         self.cluster_centers_ = (descent.centers + origin).astype(np.float32)
+        # Far from the origin rounding moves the centres, and `predict` has no others.
+        self.labels_, _ = distortion.assign(points, self.cluster_centers_ - origin)
+        self.inertia_ = descent.sums[-1]
 
     @staticmethod
     def _grow(distortion: Distortion, points: NDArray[Any], centers: NDArray[Any]) -> Individual:

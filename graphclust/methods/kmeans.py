@@ -91,8 +91,10 @@ def k_means(
         best = run(points, seeds[0], best.centers)
     else:
         best = min((run(points, seed) for seed in seeds), key=lambda found: found.inertia)
-    centers = best.centers * np.float64(unit) + origin
-    return best._replace(centers=centers.astype(np.float32), inertia=best.inertia * unit**2)
+    centers = (best.centers * np.float64(unit) + origin).astype(np.float32)
+    # Far from the origin rounding moves the centres, and `predict` has no others.
+    labels, cost = distortion.assign(points, (centers - origin) / np.float64(unit))
+    return Partition(labels, centers, float(cost.sum()) * unit**2, best.n_iter)
 
 
 def _moved(points: NDArray[Any], origin: NDArray[Any]) -> NDArray[np.float32]:

@@ -139,9 +139,10 @@ def pair_distances(x: Tensor, pairs: NDArray[np.int64], metric: Metric) -> NDArr
 
 def _nearest_outside(x: Tensor, component: NDArray[np.int32], metric: Metric) -> NDArray[np.int64]:
     """For each component but the largest the nearest pair of one of its samples and one of another component."""
-    rows = x.float()
     if metric.name == "cosine":
-        rows = torch.nn.functional.normalize(rows)
+        rows = torch.nn.functional.normalize(x.float())
+    else:  # around the mean, where float32 loses least in the expanded square
+        rows = (x.double() - x.double().mean(dim=0)).float()
     order = {"manhattan": 1.0, "minkowski": metric.p}.get(metric.name, 2.0)
     belongs = torch.from_numpy(component.astype(np.int64))
     largest = int(torch.bincount(belongs).argmax())

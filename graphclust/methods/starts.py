@@ -27,6 +27,8 @@ from graphclust.training.inference import MOST_DENSE, in_blocks
 STARTS = ("linkage", "mixture")
 #: Steps over the graph that draw the samples of one dense region together.
 PROPAGATIONS = 16
+#: Entries of a table of samples by clusters, beyond which a mixture is fitted to some of the samples.
+_RESPONSIBILITIES = 50_000_000
 
 
 def whole_adjacency(source: BatchSource) -> Adjacency:
@@ -86,7 +88,13 @@ def start_labels(kind: str, source: BatchSource, codes: Tensor, n_clusters: int)
             mixture = FittedMixture(
                 n_clusters, covariance_type="diag", n_init=3, reg_covar=1e-4, random_state=seed
             )
-            return torch.from_numpy(mixture.fit_predict(codes.double().numpy())).long()
+            # Tables of samples by clusters are held.
+            few = max(10 * n_clusters, _RESPONSIBILITIES // n_clusters)
+            if len(codes) <= few:
+                return torch.from_numpy(mixture.fit_predict(codes.double().numpy())).long()
+            some = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))[:few]
+            mixture.fit(codes[some].double().numpy())
+            return in_blocks(lambda z: torch.from_numpy(mixture.predict(z.double().numpy())).long(), codes)
         smooth = propagated(source, codes, PROPAGATIONS)
         # A few samples that are all joined become one point.
         positions = smooth if _fewer_distinct(smooth, n_clusters) is None else codes

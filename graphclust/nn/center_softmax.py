@@ -13,6 +13,8 @@ from graphclust.nn.heads import check_n_clusters
 
 #: Edges that tell the temperature.
 _EDGES = 200_000
+#: Most squared distances between ends of edges and centres.
+_SQUARES = 20_000_000
 
 
 class CenterSoftmax(nn.Module):
@@ -52,15 +54,17 @@ class CenterSoftmax(nn.Module):
     def fit_temperature(self, codes: Tensor, edge_index: Tensor, generator: torch.Generator) -> None:
         """Find T by the clusters of the codes [N, d] and their neighbours [2, E]; without edges it stays.
 
-        At most 200,000 edges, drawn at random, are read, and of more than 400,000 codes those at their ends.
+        At most 200,000 edges, drawn at random, are read (of more than 100 clusters fewer), and of more than twice as
+        many codes those at their ends.
         """
         between = edge_index[:, edge_index[0] != edge_index[1]]
         if between.shape[1] == 0:
             return
-        if between.shape[1] > _EDGES:
-            between = between[:, torch.randint(between.shape[1], (_EDGES,), generator=generator)]
+        few = max(1000, min(_EDGES, _SQUARES // self.centers.shape[0]))
+        if between.shape[1] > few:
+            between = between[:, torch.randint(between.shape[1], (few,), generator=generator)]
         between = between.cpu()
-        if len(codes) > 2 * _EDGES:
+        if len(codes) > 2 * few:
             rows, between = between.unique(return_inverse=True)
             codes = codes[rows]
         squares = self.squares(codes)

@@ -14,7 +14,8 @@ class FeatureScale(nn.Module):
     - "minmax": to [0, 1] by the smallest and the largest value of the whole matrix (pixels, counts).
     - "standard": each feature's mean to 0, the mean variance of the features to 1.
     - "none": as given.
-    - "auto": "none" for data in [0, 1], "minmax" (from 0) for other non-negative data, else "standard".
+    - "auto": "standard" where values are negative, "none" for data that fill [0, 1] (the smallest value is at most
+      1/4, the largest at least 1/2), else "minmax".
 
     Attributes
     ----------
@@ -46,8 +47,9 @@ class FeatureScale(nn.Module):
             total += block.sum(dim=0)
             squares += block.square().sum(dim=0)
         if scale == "auto":
-            scale = "standard" if low < 0 else "none" if high <= 1 else "minmax"
-            low = min(low, 0.0) if low < 0 else 0.0
+            # What lies far from 0, or near it, networks with small first weights take for a constant.
+            fills = low <= 0.25 and 0.5 <= high <= 1
+            scale = "standard" if low < 0 else "none" if fills or low == high else "minmax"
         if scale == "minmax":
             self.shift.fill_(low)
             self.factor.fill_(1.0 / (high - low) if high > low else 1.0)

@@ -14,6 +14,8 @@ EMBEDDING = 256
 WIDEST = 4096
 #: Fewer samples do not tell the directions in which an embedding varies.
 _SAMPLES = 500
+#: Entries of a block of rows.
+_VALUES = 1 << 24
 #: Columns whose ranges differ by this factor are measured in different units.
 _UNITS = 10.0
 #: Columns are measured in one unit where the quartiles of their ranges differ by no more than this factor.
@@ -71,6 +73,7 @@ class VectorScale(nn.Module):
     def fit(self, x: Tensor, scale: str = "auto", *, block_size: int = 65536) -> VectorScale:
         """Read the scale off the data x [N, d], block by block; `scale` must be "auto"."""
         n, d = x.shape
+        block_size = max(1, min(block_size, _VALUES // d))
         total = torch.zeros(d, dtype=torch.float64)
         low, high = torch.full((d,), torch.inf), torch.full((d,), -torch.inf)
         for block in x.split(block_size):

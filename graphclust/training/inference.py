@@ -34,7 +34,10 @@ def in_blocks(
     function : callable [b, d] -> [b, ...]
     x : Tensor [N, d]
         May be memory-mapped: only one block is read at a time.
+    block_size : int, default=8192
+        Rows at a time; of more than 1,024 values less, because convolutions hold many times as much.
     """
+    block_size = max(1, min(block_size, _VALUES // max(1, x[:1].numel())))
     collected: Tensor | None = None
     start = 0
     with torch.no_grad():
@@ -49,6 +52,8 @@ def in_blocks(
     return collected
 
 
+#: Entries of a block of rows.
+_VALUES = 1 << 23
 #: Entries of a dense table of probabilities; beyond, the largest of each row are kept.
 MOST_DENSE = 1e8
 N_TOP = 5
@@ -102,8 +107,10 @@ def collect(
                 made["labels"][rows] = made["probabilities"][rows].argmax(axis=1)
                 continue
             values, indices = p.topk(min(N_TOP, n_clusters), dim=1)
-            made["top_probabilities"][rows], made["top_indices"][rows] = values.numpy(), indices.numpy()
-            made["labels"][rows] = indices[:, 0].numpy()
+            labels = p.numpy().argmax(axis=1)
+            made["top_probabilities"][rows] = values.numpy()
+            made["top_indices"][rows] = _first(indices.numpy(), labels)
+            made["labels"][rows] = labels
         if start != n_samples:
             raise ValueError(f"the blocks have {start} rows, but {n_samples} samples are to be labelled")
         for name in made if out is not None else ():
@@ -119,6 +126,15 @@ def collect(
         0, n_samples * width + 1, width, dtype=np.int32 if n_samples * width < 2**31 else np.int64
     )
     return Assignments(made["labels"], csr_matrix((*parts, pointer), shape=(n_samples, n_clusters)))
+
+
+def _first(indices: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Columns of the largest entries [n, T], that of the label first: which of equal ones comes first is open."""
+    other = np.flatnonzero(indices[:, 0] != labels)
+    rows, places = np.nonzero(indices[other] == labels[other, None])
+    indices[other[rows], places] = indices[other[rows], 0]
+    indices[other, 0] = labels[other]
+    return indices
 
 
 def _tables(

@@ -140,6 +140,18 @@ class TestComponents:
             pair_distances(graph.x, pairs, chosen), full[pairs[:, 0], pairs[:, 1]], rtol=1e-5, atol=1e-6
         )
 
+    @pytest.mark.parametrize("offset", [1e3, 1e5])
+    def test_are_joined_alike_far_from_the_origin(self, offset: float) -> None:
+        """Squares of float32 there have no digits left for distances."""
+        random = np.random.default_rng(0)
+        x = np.concatenate([random.integers(c, c + 9, (40, 6)) for c in (0, 30)]).astype(np.float32)
+        edges = torch.tensor([[i, i + 1] for start in (0, 40) for i in range(start, start + 39)]).T
+        far = Data(x=torch.from_numpy(x + np.float32(offset)), edge_index=edges)
+        pairs = linked_pairs(SampleGraph.from_data(far), Metric.make("euclidean", 2.0))
+        between = [(a, b) for a, b in pairs.tolist() if (a < 40) != (b < 40)]
+        nearest = cdist(x[:40], x[40:]).min()
+        assert min(np.linalg.norm(x[a] - x[b]) for a, b in between) == pytest.approx(nearest)
+
     @pytest.mark.parametrize("method", ["ward", "average", "complete", "single"])
     def test_give_one_whole_tree(self, method: str, data: Data) -> None:
         model = Agglomerative(3, linkage=method).fit(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from graphclust import KMeans
+from graphclust import GeneticKMeans, KMeans
 from graphclust.methods import kmeans
 from graphclust.methods.centers import Distortion
 
@@ -200,3 +201,24 @@ def test_starts_compared_on_a_sample(
     again = distortion.descend(points, found.cluster_centers_, max_iter=30, tolerance=1e-6)
     assert again.sums[-1] > 0.999 * terms.sum()  # converged on all samples
     np.testing.assert_array_equal(KMeans(10, **settings).fit(x).labels_, found.labels_)
+
+
+@pytest.mark.parametrize("method", [KMeans, GeneticKMeans])
+@pytest.mark.parametrize("offset", [1e4, 1e6])
+def test_labels_are_those_of_predict_far_from_the_origin(method: Any, offset: float) -> None:
+    x = (np.random.default_rng(0).normal(size=(2000, 3)) + offset).astype(np.float32)
+    model = method(20, random_state=0).fit(x)
+    assert np.mean(model.predict(x) != model.labels_) < 0.002  # ties of what float32 leaves
+
+
+def test_no_table_of_samples_by_clusters() -> None:
+    """Of 40,000 samples and 2,000 clusters it would take 640 MB."""
+    random = np.random.default_rng(0)
+    x, centers = random.normal(size=(40_000, 4)), random.normal(size=(2_000, 4))
+    tracemalloc.start()
+    labels, terms = Distortion.make("euclidean", 2.0).assign(x, centers)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6
+    np.testing.assert_allclose(terms[:50], ((x[:50, None] - centers) ** 2).sum(axis=2).min(axis=1))
+    assert labels[:50].tolist() == ((x[:50, None] - centers) ** 2).sum(axis=2).argmin(axis=1).tolist()

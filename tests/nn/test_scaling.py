@@ -41,13 +41,21 @@ def test_none_leaves_the_data_alone():
 
 @pytest.mark.parametrize(
     ("low", "high", "like", "unit"),
-    [(0.1, 0.9, "none", True), (3.0, 255.0, "from zero", True), (-1.0, 1.0, "standard", False)],
+    [
+        (0.1, 0.9, "none", True),
+        (0.0, 0.1, "minmax", True),
+        (0.85, 0.95, "minmax", True),
+        (3.0, 255.0, "minmax", True),
+        (280.0, 310.0, "minmax", True),
+        (-1.0, 1.0, "standard", False),
+    ],
 )
 def test_auto(low, high, like, unit):
     x = data(low, high)
     scale = FeatureScale(5).fit(x)
-    expected = x / x.max() if like == "from zero" else FeatureScale(5).fit(x, like)(x)
-    torch.testing.assert_close(scale(x), expected)
+    torch.testing.assert_close(scale(x), FeatureScale(5).fit(x, like)(x))
+    if like == "minmax":
+        assert scale(x).min() == 0 and scale(x).max() == pytest.approx(1)
     assert scale.unit_range is unit
 
 
@@ -90,3 +98,10 @@ def test_scale_is_kept_with_the_model():
 def test_unknown_scale_is_named():
     with pytest.raises(ValueError, match="'max'.*'auto', 'minmax', 'standard', 'none'"):
         FeatureScale(5).fit(data(0, 1), "max")
+
+
+def test_a_shift_of_all_values_changes_nothing_by_itself(digits):
+    x = torch.from_numpy(digits[0]).float()
+    scaled = FeatureScale(64).fit(x)(x)
+    torch.testing.assert_close(FeatureScale(64).fit(x + 64)(x + 64), scaled)
+    torch.testing.assert_close(FeatureScale(64).fit(x / 160)(x / 160), scaled)

@@ -116,6 +116,20 @@ def test_a_memory_map_gives_the_labels_of_the_array(tmp_path, method, monkeypatc
     assert np.array_equal(np.load(tmp_path / "out" / "labels.npy"), written)
 
 
+def test_labels_of_equal_probabilities_are_the_first_of_them_sparse_as_dense(monkeypatch):
+    p = torch.tensor(np.random.default_rng(0).choice([0.0, 0.25], size=(200, 12))).float()
+    dense = collect([p], 200, are_logits=False)
+    monkeypatch.setattr(inference, "MOST_DENSE", 0)
+    sparse = collect([p], 200, are_logits=False)
+    np.testing.assert_array_equal(sparse.labels, dense.labels)
+    found = np.asarray(sparse.probabilities.argmax(axis=1)).ravel()
+    np.testing.assert_array_equal(found, dense.labels)
+    for row, label in enumerate(dense.labels):
+        stored = sparse.probabilities.indices[5 * row : 5 * row + 5]
+        assert label in stored and len(set(stored.tolist())) == 5
+        np.testing.assert_array_equal(sparse.probabilities.data[5 * row : 5 * row + 5].max(), p[row].max())
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")
 def test_training_reads_features_from_the_map(tmp_path):
     """100 MiB of features; the network, its batches and the codes take less than 80 MiB of anonymous memory."""
