@@ -21,6 +21,8 @@ VIEWS = ("both", "features", "edges")
 _ROWS = 5_000
 #: Samples that a comparison needs at least.
 _LEAST = 20
+#: Most N K^2, which the search for K eigenvectors takes time and N K memory by.
+_LARGEST_SEARCH = 500_000_000
 #: Share of entries that are not zero, up to which features are compressed.
 _DENSITY = 0.05
 _STARTS, _HOPS = 3, 2
@@ -51,7 +53,8 @@ class Replication:
     - "both": :math:`\hat A^2 X`, the features propagated twice, rows at length 1, in 32 principal directions.
     - "features": the same of X.
     - "edges": eigenvectors of :math:`(D + \tau)^{-1/2} A (D + \tau)^{-1/2}` to the K largest eigenvalues, rows at
-      length 1, with the mean degree :math:`\tau` (regularised spectral clustering, Qin & Rohe 2013).
+      length 1, with the mean degree :math:`\tau` (regularised spectral clustering, Qin & Rohe 2013). Not
+      looked at where :math:`N K^2` is above 5 * 10^8.
 
     Parameters
     ----------
@@ -84,9 +87,17 @@ class Replication:
         """Nodes whose clusters are compared, in the split that has fewest."""
         return min(len(split.rows) for split in self._splits)
 
+    def _is_read(self, view: str, n_clusters: int) -> bool:
+        return view != "edges" or self.x.shape[0] * n_clusters**2 <= _LARGEST_SEARCH
+
     def agreements(self, view: str, n_clusters: int, n_splits: int | None = None) -> NDArray[np.float64]:
-        """Adjusted Rand index of the two halves in each of the first `n_splits` splits, [R], from -0.5 to 1."""
+        """Adjusted Rand index of the two halves in each of the first `n_splits` splits, [R], from -0.5 to 1.
+
+        That of edges is 0, as of chance, where their eigenvectors are too many to be searched for.
+        """
         found = []
+        if not self._is_read(view, n_clusters):
+            return np.zeros(self.n_splits if n_splits is None else n_splits)
         for i in range(self.n_splits if n_splits is None else n_splits):
             key = (view, n_clusters, i)
             if key not in self._agreements:
@@ -103,6 +114,8 @@ class Replication:
         both = self.agreements("both", n_clusters)
         better = {}
         for view in VIEWS[1:]:
+            if not self._is_read(view, n_clusters):
+                continue
             # Worse in each of the first splits, it will not be better by two standard errors of all.
             if np.all(self.agreements(view, n_clusters, min(_FIRST, self.n_splits)) < both[:_FIRST]):
                 continue

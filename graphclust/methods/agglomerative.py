@@ -204,10 +204,13 @@ class Agglomerative(Tree, ShallowGraphClusterer):
     def predict(self, X: Input) -> NDArray[np.int64]:
         """Label that most of the `n_neighbors` nearest training samples have, [M, d] -> [M].
 
-        A new sample has no edges, so it is placed by its features, also where the graph was given.
+        A new sample has no edges, so it is placed by its features, also where the graph was given. One that equals its
+        nearest training sample is that sample.
         """
         x = self._features(X)
-        votes = self.labels_[self._nearest_samples(x)]
+        nearest = self._nearest_samples(x)
+        votes = self.labels_[nearest]
         # How many neighbours agree with each; the first maximum is the nearest of the largest group.
         agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-        return votes[np.arange(len(votes)), agreeing.argmax(axis=1)]
+        known = (x == self.graph_.x[torch.from_numpy(nearest[:, 0])].float().numpy()).all(axis=1)
+        return np.where(known, votes[:, 0], votes[np.arange(len(votes)), agreeing.argmax(axis=1)])

@@ -305,7 +305,10 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         return np.asarray(self.predict_proba(X).argmax(axis=1)).reshape(-1)
 
     def predict_proba(self, X: Input) -> NDArray[np.float32] | sp.csr_matrix:
-        """Share of a new sample's neighbours in each cluster, [M, d] -> [M, K]; see `probabilities_`."""
+        """Share of a new sample's neighbours in each cluster, [M, d] -> [M, K]; see `probabilities_`.
+
+        One that equals its nearest training sample is that sample.
+        """
         x = torch.from_numpy(self._features(X))
         if not self._attaches():
             raise ValueError(
@@ -319,7 +322,11 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         shares = propagated(BatchSource(attached, normalization="row"), torch.cat([known, unknown]), 1)[
             len(known) :
         ]
-        return (shares / shares.sum(dim=1, keepdim=True).clamp_min(1e-30)).numpy()
+        shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(1e-30)
+        stand_for = attached.stand_for.cpu()
+        is_known = stand_for < len(known)
+        shares[is_known] = known[stand_for[is_known]]
+        return shares.numpy()
 
     def _mixed(self, x: Tensor) -> NDArray[np.float32] | sp.csr_matrix:
         """Probabilities of scaled new samples by the mixture, among the clusters of their neighbours."""

@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch_geometric.data import Data
 
 from graphclust import estimate_n_clusters
+from graphclust.graph import replication
 from graphclust.graph.counting import LEAST_AGREEMENT
 from graphclust.graph.replication import VIEWS, Replication, propagation, spectral_positions
 
@@ -74,6 +75,19 @@ class TestHalves:
         first, again, other = (Replication(x, a, seed=seed).agreements("both", 2) for seed in (0, 0, 1))
         np.testing.assert_array_equal(first, again)
         assert (first != other).any()
+
+    def test_edges_are_not_read_where_their_eigenvectors_are_too_many(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        a, _ = blocks([80, 80, 80], degree=14.0)
+        noise = np.random.default_rng(3).normal(size=(240, 16)).astype(np.float32)
+        assert Replication(noise, a).best_view(3) == "edges"
+        monkeypatch.setattr(replication, "_LARGEST_SEARCH", 240 * 2**2)
+        monkeypatch.setattr(
+            replication, "spectral_positions", lambda *_, **options: pytest.fail(f"searched {options}")
+        )
+        assert Replication(noise, a).best_view(3) != "edges"
+        assert not Replication(noise, a).agreements("edges", 3).any()
 
     @pytest.mark.parametrize("d", [1, 16])
     def test_what_cannot_be_split(self, d: int) -> None:

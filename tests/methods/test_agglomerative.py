@@ -115,6 +115,14 @@ class TestConstrained:
             assert clustering_accuracy(y, model.predict(x + 0.01)) == 1.0
 
 
+def test_training_samples_have_the_labels_of_the_fit(digits: Any) -> None:
+    """Also where most of their neighbours have another one."""
+    x = digits[0][:700]
+    model = Agglomerative(10).fit(x)
+    np.testing.assert_array_equal(model.predict(x), model.labels_)
+    assert (model.predict(x + 1e-3) != model.labels_).any()  # which the votes alone would not give
+
+
 class TestComponents:
     @pytest.fixture
     def data(self) -> Data:

@@ -117,3 +117,11 @@ def test_few_samples(shape):
     assert adjusted_rand_score(y, model.labels_) == 1
     assert len(set(graphclust.cluster(x, n // 2).labels_)) == n // 2
     assert len(graphclust.cluster(x).labels_) == n
+
+
+def test_training_samples_have_the_probabilities_of_the_fit(digits):
+    x = digits[0][:700]
+    model = ConsensusClustering(10, random_state=0).fit(x)
+    np.testing.assert_array_equal(model.predict_proba(x), model.probabilities_)
+    np.testing.assert_array_equal(model.predict(x[::-1]), model.labels_[::-1])
+    assert (model.predict(x + 1e-3) != model.labels_).any()  # which their neighbours alone would not give
