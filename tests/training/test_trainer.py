@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,22 @@ def test_global_generators_are_left_alone(graph, monkeypatch):
     run(graph)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+
+
+def test_the_rate_changes_from_step_to_step(graph, monkeypatch):
+    rates = []
+
+    class Recording(torch.optim.AdamW):
+        def step(self, *args, **options):
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(*args, **options)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Recording)
+    model, stages, source, memory = build(graph)
+    stage = replace(stages[0], schedule="one-cycle", epochs=2)  # 120 samples by 40
+    Trainer(device="cpu").fit(model, [stage], source, memory=memory)
+    assert rates == pytest.approx([stage.rate(step / 3) for step in range(6)])
+    assert len(set(rates)) == 6
 
 
 def test_trainings_in_threads_do_not_draw_each_others_numbers(digits):
