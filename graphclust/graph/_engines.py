@@ -101,10 +101,11 @@ def _faiss_engine(faiss: Any, metric: Metric) -> Engine:
 def _faiss_gpu_engine(faiss: Any, metric: Metric, resources: Any, device: torch.device) -> Engine:
     kind = faiss_metric(faiss, metric)
     sign = -1.0 if kind == faiss.METRIC_INNER_PRODUCT else 1.0
+    number = torch.cuda.current_device() if device.index is None else device.index
 
     def top(queries: Tensor, base: Tensor, c: int) -> tuple[Tensor, Tensor]:
         score, index = faiss.knn_gpu(
-            resources, queries.cpu().numpy(), base.cpu().numpy(), c, metric=kind, device=device.index or 0
+            resources, queries.cpu().numpy(), base.cpu().numpy(), c, metric=kind, device=number
         )
         return torch.from_numpy(score).mul_(sign), torch.from_numpy(index)
 

@@ -16,6 +16,7 @@ from graphclust.graph.attachment import attach
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.training.batches import BatchSource
+from graphclust.training.trainer import choose_device
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -67,14 +68,14 @@ class GraphClusterer(DeepClusterer):
 
     def _sample_graph(self, features: Tensor) -> SampleGraph:
         """Samples joined to their nearest neighbours by the method's parameters."""
-        on_cuda = self.device is not None and torch.device(self.device).type == "cuda"
+        device = None if self.device is None else choose_device(self.device)
         return SampleGraph.from_features(
             features,
             n_neighbors=self.n_neighbors,
             metric=self.metric,
             kernel=self.kernel,
             symmetrize=self.symmetrize,
-            device=self.device if on_cuda else None,
+            device=device if device is not None and device.type == "cuda" else None,
             random_state=0,
             verbose=self.verbose,
         )

@@ -108,6 +108,8 @@ class Group(Processes):
                 "make the group with init_process_group('gloo')"
             )
         self._through = None if on_cpu else device
+        if not on_cpu:
+            torch.cuda.set_device(device)  # what is no tensor goes through the present device
 
     def weight(self, size: int, whole: int) -> float:
         """Share of a batch of `whole` samples that is this process's, which holds `size` of them."""
