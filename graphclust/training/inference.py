@@ -253,7 +253,8 @@ def layerwise_outputs(
     for layer in range(len(stack.layers)):
         row_of[held] = torch.arange(held.shape[0])
         targets, last = levels[layer + 1], layer + 1 == len(stack.layers)
-        outputs: list[Tensor] = []
+        outputs: Tensor | None = None
+        start = 0
         for block in targets.split(block_size):
             sources, position, column = edges.of(block)
             others = sources[~torch.isin(sources, block)].unique()
@@ -275,12 +276,16 @@ def layerwise_outputs(
                     # The next layer's input is mixed here, once for each node, not once for each of its edges.
                     state = states(prepare(source.x[block].to(device)))[layer]
                     out = stack.mix(layer + 1, out, state)  # type: ignore[attr-defined]
+            # Copied: as a view it would keep the rows of all the block's neighbours.
             if last:
-                yield (wanted, out.cpu()[wanted]) if whole else (block, out.cpu())
-            else:
-                outputs.append(out.cpu())
-        if not last:
-            table, held = torch.cat(outputs), targets
+                yield (wanted, out.cpu()[wanted]) if whole else (block, out.cpu().clone())
+                continue
+            if outputs is None:
+                outputs = torch.empty((len(targets), *out.shape[1:]), dtype=out.dtype)
+            outputs[start : start + len(block)] = out
+            start += len(block)
+        if outputs is not None:
+            table, held = outputs, targets
 
 
 def layerwise_logits(

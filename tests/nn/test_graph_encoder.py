@@ -91,6 +91,8 @@ class TestGraphEncoder:
         source = BatchSource(graph)
         found = list(layerwise_outputs(encoder, source, prepare=scale, block_size=block_size))
         torch.testing.assert_close(torch.cat([z for _, z in found]), expected, atol=1e-5, rtol=1e-4)
+        # A view would keep the rows of all of the block's neighbours.
+        assert all(z.untyped_storage().nbytes() == z.numel() * z.element_size() for _, z in found)
         wanted = torch.tensor([9, 2, 30])
         ((nodes, z),) = layerwise_outputs(encoder, source, wanted, prepare=scale)
         assert nodes.tolist() == [2, 9, 30]
