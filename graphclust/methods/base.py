@@ -197,6 +197,7 @@ class DeepClusterer(
         self.model_ = model.eval()
         self.n_features_in_ = n_features
         self._take_results(source)
+        self._take_copies_alike()
         warn_of_equal_samples(graph.x, X)
         warn_of_empty_clusters(
             self.labels_,
@@ -241,6 +242,9 @@ class DeepClusterer(
         """Read the trained network: labels, probabilities and codes of the training samples."""
         self.labels_, self.probabilities_ = self._assignments(source, None)
         self.embedding_ = self._codes(source, None)
+
+    def _take_copies_alike(self) -> None:
+        """Give equal samples equal results; here a result depends on the sample's own features alone."""
 
     def predict(self, X: Input, *, out: str | Path | None = None) -> NDArray[np.int64]:
         """Cluster of each new sample, as the trained network reads it.

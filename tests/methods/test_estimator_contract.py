@@ -126,6 +126,22 @@ def test_samples_that_are_all_equal(name: str) -> None:
     assert any("all 40 samples of X are equal" in str(warning.message) for warning in said)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_equal_samples_have_one_label(name: str, x: np.ndarray) -> None:
+    """Also where there are more copies than neighbours, which are then joined to different ones of them."""
+    model = METHODS[name](3, random_state=0)
+    stages = ("epochs", "pretrain_epochs", "branch_epochs", "graph_epochs", "joint_epochs", "part_epochs")
+    model.set_params(**{key: 2 for key in stages if key in model.get_params()})
+    number = np.random.default_rng(0).permutation(np.repeat(np.arange(30), 9))
+    copies = x[number]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*clusters were asked for")
+        labels = model.fit(copies).labels_
+    assert all(len(set(labels[number == sample])) == 1 for sample in range(30))
+    if hasattr(model, "predict"):
+        np.testing.assert_array_equal(model.predict(copies), labels)
+
+
 def test_transform_is_the_embedding(x: np.ndarray) -> None:
     model = VGDCN(4, **TINY)
     codes = model.fit_transform(x)
