@@ -18,9 +18,10 @@ from sklearn.preprocessing import normalize
 
 from graphclust._checks import check_choice
 from graphclust.graph._metrics import Metric
+from graphclust.graph.links import linked_pairs, pair_distances
 from graphclust.methods.inputs import Input
 from graphclust.methods.merging import merge_linked
-from graphclust.methods.shallow_graph import ShallowGraphClusterer, linked_pairs, pair_distances
+from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.methods.trees import Tree, make_linkage
 
 LINKAGES = ("ward", "average", "complete", "single")

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from graphclust._checks import check_count
 from graphclust.graph import SampleGraph
 from graphclust.graph._metrics import Metric
+from graphclust.graph.links import linked_pairs, pair_distances
 from graphclust.methods.centers import Distortion
 from graphclust.methods.inputs import Input
 from graphclust.methods.kmeans import k_means
 from graphclust.methods.merging import merge_linked
-from graphclust.methods.shallow_graph import ShallowGraphClusterer, linked_pairs, pair_distances
+from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.methods.trees import Tree, make_linkage
 
 #: What counts as a cluster when K is given, as a share of N / K; that of `consensus_partition`.
@@ -137,7 +138,8 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
         )
         present, leaf = np.unique(parts.labels, return_inverse=True)
         self.part_centers_ = parts.centers[present]
-        joined = join_parts(self.graph_, leaf, least, Metric.make(self.metric, self.p))
+        densities = pair_densities(self.graph_, Metric.make(self.metric, self.p))
+        joined = join_parts(densities, leaf, least)
         self.part_densities_ = joined.own / np.bincount(leaf) ** 2.0
         self._set_tree(joined.tree, leaf)
         if self.n_clusters is None:
@@ -161,6 +163,25 @@ class AgglomerativeDensity(Tree, ShallowGraphClusterer):
         return label_of_part[part]
 
 
+class PairDensities(NamedTuple):
+    """Pairs of samples that are joined [E, 2], the density of each [E], and of each sample its core distance [N]."""
+
+    samples: NDArray[np.int64]
+    density: NDArray[np.float64]
+    core: NDArray[np.float64]
+
+
+def pair_densities(graph: SampleGraph, metric: Metric) -> PairDensities:
+    """Density of each pair that an edge joins: 1 over its distance, or the larger core distance of both if more.
+
+    Where the graph has several components, these are joined as well (`graphclust.graph.links.linked_pairs`).
+    """
+    samples = linked_pairs(graph, metric)
+    distance = pair_distances(graph.x.cpu(), samples, metric)
+    core = _core_distances(graph, samples, distance)
+    return PairDensities(samples, 1.0 / np.maximum(distance, core[samples].max(axis=1)), core)
+
+
 class JoinedParts(NamedTuple):
     """The tree [P - 1, 4] over parts, the sum of the densities within each [P], and how many merges were for size."""
 
@@ -170,10 +191,9 @@ class JoinedParts(NamedTuple):
 
 
 def join_parts(
-    graph: SampleGraph,
+    densities: PairDensities,
     leaf: NDArray[np.int64],
     least: int,
-    metric: Metric,
     *,
     relative: bool = True,
     runs: Sequence[NDArray[np.int64]] = (),
@@ -182,12 +202,12 @@ def join_parts(
 
     Parameters
     ----------
-    graph : SampleGraph
+    densities : PairDensities
+        Of the samples.
     leaf : ndarray [N], int64
         Part of each sample, 0 ... P - 1, none of them empty.
     least : int
         Samples in the smallest cluster.
-    metric : Metric
     relative : bool, default=True
         Whether the density between two parts counts by that within them, :math:`D_{ab}`, or by itself,
         :math:`-\log f_{ab}`: average linkage, with :math:`\lambda` as the similarity. Heights then begin at 0.
@@ -204,7 +224,7 @@ def join_parts(
     def cost(link: float, size_a: float, size_b: float, own_a: float, own_b: float) -> tuple[float, float]:
         return float(min(size_a, size_b) >= least), distance(link, size_a, size_b, own_a, own_b)
 
-    pairs, links, own = part_links(graph, metric, leaf, runs)
+    pairs, links, own = part_links(densities, leaf, runs)
     merges = merge_linked(pairs, links, np.bincount(leaf), own, cost)
     n_small = sum(not enough for enough, _ in merges.costs)
     distances = np.array([distance for _, distance in merges.costs])
@@ -215,14 +235,13 @@ def join_parts(
 
 
 def part_links(
-    graph: SampleGraph, metric: Metric, leaf: NDArray[np.int64], runs: Sequence[NDArray[np.int64]] = ()
+    densities: PairDensities, leaf: NDArray[np.int64], runs: Sequence[NDArray[np.int64]] = ()
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Sums of the densities of the graph's pairs between and within parts.
+    """Sums of the densities of pairs of samples between and within parts.
 
     Parameters
     ----------
-    graph : SampleGraph
-    metric : Metric
+    densities : PairDensities
     leaf : ndarray [N], int64
         Part of each sample, 0 ... P - 1.
     runs : sequence of ndarray [N], int64
@@ -238,14 +257,11 @@ def part_links(
         Within each part: both directions of each edge, and each sample with itself.
     """
     n_parts = int(leaf.max()) + 1
-    samples = linked_pairs(graph, metric)
-    distance = pair_distances(graph.x.cpu(), samples, metric)
-    core = _core_distances(graph, samples, distance)
-    density = 1.0 / np.maximum(distance, core[samples].max(axis=1))
+    samples, density, core = densities
     if len(runs):
         together = np.mean([run[samples[:, 0]] == run[samples[:, 1]] for run in runs], axis=0)
         # A small rest keeps parts linked where the runs never agreed.
-        density *= together**2 + 1e-6
+        density = density * (together**2 + 1e-6)
     ends = np.sort(leaf[samples], axis=1)
     code, where = np.unique(ends[:, 0] * n_parts + ends[:, 1], return_inverse=True)
     total = np.bincount(where, weights=density)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from graphclust._checks import check_count, check_features, check_number
 from graphclust.graph import SampleGraph
 from graphclust.graph._metrics import Metric
-from graphclust.methods.agglomerative_density import LEAST_SHARE, join_parts
+from graphclust.methods.agglomerative_density import LEAST_SHARE, join_parts, pair_densities
 from graphclust.methods.base import RESULTS
 from graphclust.methods.deep_autoencoder import AutoEncoderClusterer
 from graphclust.methods.files import read_results, write_results
@@ -101,9 +101,8 @@ class CodeTree(Tree, AutoEncoderClusterer):
         )
         join = partial(
             join_parts,
-            graph,
+            pair_densities(graph, Metric.make("euclidean")),
             least=max(1, round(LEAST_SHARE * n / self.n_clusters_)),
-            metric=Metric.make("euclidean", 2.0),
             relative=self._relative_density,
         )
         runs = []

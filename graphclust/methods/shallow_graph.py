@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from graphclust._checks import check_choice, check_count
@@ -20,8 +17,6 @@ from graphclust.graph._metrics import Metric
 from graphclust.methods.centers import METRICS
 from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.methods.shallow import ShallowClusterer
-
-_BLOCK_VALUES = 1 << 22
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -93,67 +88,3 @@ class ShallowGraphClusterer(ShallowClusterer):
 
     def _read(self, folder: Path) -> None:
         self.graph_ = SampleGraph.open(folder / "graph")
-
-
-def linked_pairs(graph: SampleGraph, metric: Metric) -> NDArray[np.int64]:
-    """Pairs of samples that an edge joins, and as few more as it takes to leave no sample out of reach.
-
-    Where the graph has several components, each is joined to its nearest sample of another one, until there is one
-    component (Boruvka's way to a shortest spanning tree). This compares all samples but those of the largest component
-    with all others, N^2 / 2 distances at worst, a block at a time.
-
-    Parameters
-    ----------
-    graph : SampleGraph
-        With features and edges; self loops do not count.
-    metric : Metric
-
-    Returns
-    -------
-    ndarray [E, 2], int64
-        Each pair once, the smaller sample first, sorted.
-    """
-    n = graph.x.size(0)
-    assert graph.edge_index is not None
-    pairs = graph.edge_index.cpu().numpy().T
-    pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1), axis=0)
-    while True:
-        joined = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-        n_components, component = connected_components(joined, directed=False)
-        if n_components == 1:
-            return pairs
-        more = np.sort(_nearest_outside(graph.x.cpu(), component, metric), axis=1)
-        pairs = np.unique(np.concatenate([pairs, more]), axis=0)
-
-
-def pair_distances(x: Tensor, pairs: NDArray[np.int64], metric: Metric) -> NDArray[np.float64]:
-    """Distances [E] between the two samples of each pair [E, 2], from their differences."""
-    first, second = torch.from_numpy(np.ascontiguousarray(pairs.T))
-    step = max(1, _BLOCK_VALUES // x.size(1))
-    blocks = [
-        metric.direct(x[first[i : i + step]], x[second[i : i + step]].unsqueeze(1)).squeeze(1)
-        for i in range(0, len(pairs), step)
-    ]
-    return torch.cat(blocks).numpy() if blocks else np.empty(0)
-
-
-def _nearest_outside(x: Tensor, component: NDArray[np.int32], metric: Metric) -> NDArray[np.int64]:
-    """For each component but the largest the nearest pair of one of its samples and one of another component."""
-    if metric.name == "cosine":
-        rows = torch.nn.functional.normalize(x.float())
-    else:  # around the mean, where float32 loses least in the expanded square
-        rows = (x.double() - x.double().mean(dim=0)).float()
-    order = {"manhattan": 1.0, "minkowski": metric.p}.get(metric.name, 2.0)
-    belongs = torch.from_numpy(component.astype(np.int64))
-    largest = int(torch.bincount(belongs).argmax())
-    small = (belongs != largest).nonzero().flatten()
-    near, other = [], []
-    for block in small.split(max(1, _BLOCK_VALUES // len(rows))):
-        distance = torch.cdist(rows[block], rows, p=order)
-        found = distance.masked_fill_(belongs[block].unsqueeze(1) == belongs, torch.inf).min(dim=1)
-        near.append(found.values)
-        other.append(found.indices)
-    by_component = np.lexsort((torch.cat(near).numpy(), component[small.numpy()]))
-    _, first = np.unique(component[small.numpy()][by_component], return_index=True)
-    best = by_component[first]
-    return torch.stack([small, torch.cat(other)], dim=1).numpy()[best]

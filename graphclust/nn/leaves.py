@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from graphclust.nn.heads import check_n_clusters
 from graphclust.nn.precision import in_double
+
+#: Distances that are held at once: 128 MiB of them.
+_DISTANCES = 1 << 24
 
 
 class LeafAssignment(nn.Module):
@@ -55,19 +60,22 @@ class LeafAssignment(nn.Module):
         self.centers[: len(centers)] = centers.to(self.centers)
         self.clusters[: len(centers)] = clusters.to(self.clusters)
 
-    def _squared(self, z: Tensor) -> Tensor:
-        """Squared distances [N, max_leaves] in float64 where there is one; infinite to leaves that are not there."""
+    def _squared(self, z: Tensor) -> Iterator[Tensor]:
+        """Squared distances, blocks of [b, max_leaves] in float64 where there is one; infinite to missing leaves."""
         z, centers = in_double(z, self.centers)
-        return torch.cdist(z, centers).square().masked_fill(self.clusters < 0, torch.inf)
+        for block in z.split(max(1, _DISTANCES // len(centers))):
+            yield torch.cdist(block, centers).square().masked_fill(self.clusters < 0, torch.inf)
 
     def nearest(self, z: Tensor) -> Tensor:
         """Nearest leaf of each code, [N, d] -> [N]."""
-        return self._squared(z).argmin(dim=1)
+        return torch.cat([squared.argmin(dim=1) for squared in self._squared(z)])
 
     def forward(self, z: Tensor) -> Tensor:
         """Codes [N, d] -> log-probabilities [N, K]; -inf for a cluster without leaves."""
-        squared = self._squared(z)
-        nearest = squared.new_full((len(z), self.n_clusters), torch.inf)
+        return torch.cat([self._log_probabilities(squared).to(z.dtype) for squared in self._squared(z)])
+
+    def _log_probabilities(self, squared: Tensor) -> Tensor:
+        nearest = squared.new_full((len(squared), self.n_clusters), torch.inf)
         index = self.clusters.clamp_min(0).expand_as(squared)
         nearest = nearest.scatter_reduce(1, index, squared, "amin")
-        return (-torch.log1p(nearest)).log_softmax(dim=1).to(z.dtype)
+        return (-torch.log1p(nearest)).log_softmax(dim=1)

@@ -19,10 +19,10 @@ from torch_geometric.data import Data
 import graphclust
 from graphclust import Agglomerative, AgglomerativeDensity, KMeans, SampleGraph
 from graphclust.graph._metrics import Metric
+from graphclust.graph.links import linked_pairs, pair_distances
 from graphclust.methods.agglomerative import agglomerate
-from graphclust.methods.agglomerative_density import part_links
+from graphclust.methods.agglomerative_density import pair_densities, part_links
 from graphclust.methods.merging import merge_linked
-from graphclust.methods.shallow_graph import linked_pairs, pair_distances
 from graphclust.methods.trees import cut_leaves
 from graphclust.metrics import adjusted_rand, clustering_accuracy
 
@@ -212,7 +212,7 @@ class TestDensity:
     def test_sums_of_links(self, x: np.ndarray) -> None:
         graph = SampleGraph.from_features(x, 6)
         leaf = KMeans(12, random_state=0).fit(x).labels_
-        pairs, links, own = part_links(graph, Metric.make("euclidean"), leaf)
+        pairs, links, own = part_links(pair_densities(graph, Metric.make("euclidean")), leaf)
         full = squareform(scipy_distance(x, "euclidean"))
         core = graph.neighbor_distance.double().mean(dim=1).numpy()
         joined = np.zeros((300, 300), bool)
@@ -231,9 +231,10 @@ class TestDensity:
         """Every density distance computed anew after every merge, from the samples."""
         model = AgglomerativeDensity(3, n_parts=20, min_size=least, random_state=0).fit(x)
         n_parts = len(model.part_centers_)
+        densities = pair_densities(model.graph_, Metric.make("euclidean"))
         leaf, node = model.leaf_labels_.copy(), list(range(n_parts))
         for a, b, *_ in model.tree_:
-            pairs, links, own = part_links(model.graph_, Metric.make("euclidean"), leaf)
+            pairs, links, own = part_links(densities, leaf)
             size = np.bincount(leaf)
             distance = 0.5 * np.log(own[pairs]).sum(axis=1) - np.log(links)
             small = (size[pairs] < least).any(axis=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import graphclust
 from graphclust import DEC, DeepHierarchical, HierarchicalVAE, VAEHierarchical, report
+from graphclust.nn import leaves
 from graphclust.nn.cluster_tree import ClusterTree
 from graphclust.nn.conditional import ConditionalDecoder, kl_gaussian
 from graphclust.nn.leaves import LeafAssignment
@@ -171,6 +172,15 @@ class TestLeafAssignment:
         kernel = torch.stack([1 / (1 + distance[:, clusters == j].amin(dim=1)) for j in range(3)], dim=1)
         torch.testing.assert_close(head(z).exp(), kernel / kernel.sum(dim=1, keepdim=True))
         assert torch.equal(head(z).argmax(dim=1), clusters[head.nearest(z)])
+
+    def test_in_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        head = LeafAssignment(3, 2, 8).double()
+        head.set_leaves(normal(5, 2, seed=1), torch.tensor([2, 0, 0, 2, 1]))
+        z = normal(41, 2, seed=2)
+        q, nearest = head(z), head.nearest(z)
+        monkeypatch.setattr(leaves, "_DISTANCES", 8 * 6)  # six rows at a time
+        torch.testing.assert_close(head(z), q)
+        assert torch.equal(head.nearest(z), nearest)
 
     def test_a_cluster_without_leaves_has_probability_0(self) -> None:
         head = LeafAssignment(4, 2, 4)
