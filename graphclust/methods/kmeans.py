@@ -161,7 +161,7 @@ def _faiss_run(
         steps += kmeans.cp.niter
         # Spherical k-means in FAISS adds up similarities, of which more is better.
         after = len(x) - kmeans.obj[-1] if spherical else kmeans.obj[-1]
-        if before - after <= tolerance * before:
+        if after >= (1 - tolerance) * before:
             break
         before = after
     return centers, steps

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.preprocessing import normalize
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch_geometric.data import Data
 
@@ -296,6 +297,18 @@ class TestKMeans:
             KMeans(10, engine=e, random_state=0).fit(digits[0]) for e in ("faiss", "sklearn")
         )
         assert by_faiss.inertia_ == pytest.approx(by_sklearn.inertia_, rel=2e-3)
+
+    @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+    def test_runs_until_nothing_changes(self, metric: str, digits: Any) -> None:
+        """With FAISS in rounds of ten iterations; the last centres are the means of their samples."""
+        x = normalize(digits[0]) if metric == "cosine" else digits[0]
+        model = KMeans(10, metric=metric, n_init=1, tolerance=0, random_state=1).fit(x)
+        assert model.n_iter_ > 10
+        means = np.array([x[model.labels_ == j].mean(axis=0) for j in range(10)])
+        means = normalize(means) if metric == "cosine" else means
+        np.testing.assert_allclose(model.cluster_centers_, means, atol=1e-4 * np.abs(means).max())
+        short = KMeans(10, metric=metric, n_init=1, max_iter=10, random_state=1).fit(x)
+        assert short.n_iter_ == 10 and short.inertia_ > model.inertia_
 
     @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
     def test_more_starts_are_never_worse(self, metric: str, digits: Any) -> None:
