@@ -19,7 +19,7 @@ from graphclust.graph import SampleGraph
 from graphclust.graph._metrics import Metric
 from graphclust.methods.agglomerative_density import LEAST_SHARE, join_parts, pair_densities
 from graphclust.methods.base import RESULTS
-from graphclust.methods.deep_autoencoder import AutoEncoderClusterer
+from graphclust.methods.deep_autoencoder import WARM_UP, AutoEncoderClusterer
 from graphclust.methods.files import read_results, write_results
 from graphclust.methods.kmeans import k_means
 from graphclust.methods.trees import Tree, cut_leaves
@@ -157,4 +157,6 @@ class TrainedCodeTree(CodeTree):
 
     def _in_turn(self, name: str, loss: Any, start: Callable[[], None], epochs: int) -> Stage:
         """A stage of training that begins with `start`."""
-        return Stage(name, loss, epochs, self.learning_rate, batch_size=self.batch_size, start=start)
+        return Stage(
+            name, loss, epochs, self.learning_rate, warm_up=WARM_UP, batch_size=self.batch_size, start=start
+        )

@@ -51,6 +51,10 @@ class Stage:
         `learning_rate` over the first three tenths of the steps, and falls to 0 along a cosine.
     decay, decay_every : float, int
         Of "step".
+    warm_up : int
+        Steps over which the rate rises to what the schedule says. Adam's first steps are of the rate's length however
+        small the gradients are; without a warm-up they throw off a network that a stage before has trained. The rule
+        of `tolerance` counts from there on.
     weight_decay : float
         Decoupled (AdamW).
     batch_size : int or None
@@ -73,6 +77,7 @@ class Stage:
     schedule: str = "step"
     decay: float = 1.0
     decay_every: int = 10
+    warm_up: int = 0
     weight_decay: float = 0.0
     batch_size: int | None = None
     uses_graph: bool = False
@@ -92,6 +97,8 @@ class Stage:
             raise ValueError(
                 f"stage {self.name!r} has schedule {self.schedule!r}, it must be 'step' or 'one-cycle'"
             )
+        if self.warm_up < 0:
+            raise ValueError(f"stage {self.name!r} has warm_up {self.warm_up}, it must be 0 or more")
         for name in ("decay_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -104,8 +111,16 @@ class Stage:
         if self.loss is None and self.epochs:
             raise ValueError(f"stage {self.name!r} has {self.epochs} epochs and no loss")
 
+    def rate_of(self, step: int, steps_per_epoch: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        risen = min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
+        return risen * self.rate(step / steps_per_epoch)
+
     def rate(self, epoch: float) -> float:
-        """Learning rate after `epoch` epochs, a number with the share of the present one that is done."""
+        """Learning rate after `epoch` epochs, a number with the share of the present one that is done.
+
+        The warm-up is left out.
+        """
         if self.schedule == "step":
             return self.learning_rate * self.decay ** (int(epoch) // self.decay_every)
         done, rise = epoch / self.epochs, 0.3

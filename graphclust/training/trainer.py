@@ -259,12 +259,14 @@ class Trainer:
             return
         running = self._set_up(run, stage, number, parameters, resumed)
         calm = 0
+        # Epochs whose first steps warm up tell nothing of an end.
+        rising = -(-stage.warm_up // run.batches.n_batches(stage.batch_size))
         for record in run.history[len(run.history) - resumed.epoch :]:
-            calm = self._calm_epochs(record, stage, calm)
+            calm = self._calm_epochs(record, stage, calm, rising)
         run.progress.start_stage(stage.name, stage.epochs, resumed.epoch)
         for epoch in range(resumed.epoch, stage.epochs):
             record = self._run_epoch(run, running, epoch)
-            calm = self._calm_epochs(record, stage, calm)
+            calm = self._calm_epochs(record, stage, calm, rising)
             run.history.append(record)
             last = epoch + 1 == stage.epochs or calm >= stage.patience
             run.progress.epoch(record, stage.epochs, last=last)
@@ -299,7 +301,6 @@ class Trainer:
     def _run_steps(self, run: _Run, running: _RunningStage, epoch: int, seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         stage, optimizer, labels = running.stage, running.optimizer, running.labels
-        rate = stage.rate(epoch)
         steps = run.batches.n_batches(stage.batch_size)
         running.objective.train()
         sums: dict[str, Tensor] = {}
@@ -310,7 +311,7 @@ class Trainer:
         )
         for number, batch in enumerate(batches):
             for group in optimizer.param_groups:
-                group["lr"] = stage.rate(epoch + number / steps)
+                group["lr"] = stage.rate_of(epoch * steps + number, steps)
             weight = self.processes.weight(batch.size, batch.whole)
             with self.processes.sharing(run.model, cut=batch.is_part):
                 step: Step = running.objective(batch)
@@ -341,11 +342,14 @@ class Trainer:
             moved = self.processes.add_up(moved)
             labels += moved
             record["changed"] = int(moved.count_nonzero()) / run.batches.n_samples
-        return record | {"learning_rate": rate, "seconds": time.perf_counter() - started}
+        return record | {
+            "learning_rate": stage.rate_of(epoch * steps, steps),
+            "seconds": time.perf_counter() - started,
+        }
 
     @staticmethod
-    def _calm_epochs(record: dict[str, Any], stage: Stage, calm: int) -> int:
-        if stage.tolerance is None or record.get("changed") is None:
+    def _calm_epochs(record: dict[str, Any], stage: Stage, calm: int, rising: int) -> int:
+        if stage.tolerance is None or record.get("changed") is None or record["epoch"] <= rising:
             return 0
         return calm + 1 if record["changed"] < stage.tolerance else 0
 

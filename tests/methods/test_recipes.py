@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.datasets import make_blobs
 from sklearn.preprocessing import normalize
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch_geometric.data import Data
@@ -251,6 +252,15 @@ def test_takes_a_pyg_data(method: Any, parameters: dict[str, Any], least: float,
         assert not hasattr(model, "graph_")
         np.testing.assert_array_equal(model.labels_, method(4, **settings).fit(digits[0][:200]).labels_)
         assert model.predict(digits[0][:5]).shape == (5,)
+
+
+@pytest.mark.parametrize("method", [IDEC, DCN, SDCN])
+def test_training_on_few_samples_keeps_groups_that_are_apart(method: Any) -> None:
+    """Adam's first steps, as long as its rate, must not throw the pretrained network off."""
+    x, y = make_blobs(200, n_features=5, centers=3, random_state=0)
+    for seed in range(2):
+        model = method(3, random_state=seed).fit(x)
+        assert clustering_accuracy(y, model.labels_) == 1.0
 
 
 def test_vade_generates(digits: Any, fitted: Fitted) -> None:

@@ -132,7 +132,14 @@ def test_global_generators_are_left_alone(graph, monkeypatch):
     assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
 
 
-def test_the_rate_changes_from_step_to_step(graph, monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"schedule": "one-cycle"}, None),
+        ({"warm_up": 4, "decay": 0.5, "decay_every": 1}, [0.25, 0.5, 0.75, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_the_rate_changes_from_step_to_step(options, expected, graph, monkeypatch):
     rates = []
 
     class Recording(torch.optim.AdamW):
@@ -142,10 +149,13 @@ def test_the_rate_changes_from_step_to_step(graph, monkeypatch):
 
     monkeypatch.setattr(torch.optim, "AdamW", Recording)
     model, stages, source, memory = build(graph)
-    stage = replace(stages[0], schedule="one-cycle", epochs=2)  # 120 samples by 40
+    stage = replace(stages[0], epochs=2, **options)  # 120 samples by 40
     Trainer(device="cpu").fit(model, [stage], source, memory=memory)
-    assert rates == pytest.approx([stage.rate(step / 3) for step in range(6)])
-    assert len(set(rates)) == 6
+    if expected is None:
+        assert rates == pytest.approx([stage.rate(step / 3) for step in range(6)])
+        assert len(set(rates)) == 6
+    else:
+        assert rates == pytest.approx([stage.learning_rate * factor for factor in expected])
 
 
 def test_trainings_in_threads_do_not_draw_each_others_numbers(digits):
@@ -335,6 +345,12 @@ def test_stops_when_labels_are_calm(flips, expected):
     history = Trainer(device="cpu").fit(model, [stage], source)
     assert len(history) == expected
     assert [r["changed"] for r in history] == [1.0] + [f / 100 for f in flips[1:expected]]
+
+
+def test_the_warm_up_is_not_calm():
+    model, loss, source = calm_problem([0] * 12)
+    stage = Stage("calm", loss, 12, tolerance=0.05, patience=3, warm_up=5)  # a step an epoch
+    assert len(Trainer(device="cpu").fit(model, [stage], source)) == 8
 
 
 def test_without_tolerance_all_epochs_run():
