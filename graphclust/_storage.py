@@ -16,11 +16,12 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from graphclust._files import replacing
@@ -29,6 +30,8 @@ _INDEX = "graphclust.json"
 _VERSION = 1
 _PIECE_BYTES = 16 << 20
 _SOURCE = "source.txt"
+#: How long the local copy of an older save stays after its last use.
+_KEPT_SECONDS = 24 * 3600
 #: What file systems say of a file that changes with its content.
 _STAMPS = ("size", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 # Two letters at least, because C:/ is a disk; one slash at least, because pathlib makes one of two.
@@ -102,6 +105,8 @@ def fetch(address: str) -> Path:
     place = _cache() / hashlib.sha256(address.encode()).hexdigest()[:24]
     target = place / index["version"]
     if target.is_dir():
+        with suppress(OSError):
+            os.utime(target)  # in use: see below
         return target
     place.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place))
@@ -125,8 +130,11 @@ def fetch(address: str) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for other in place.iterdir():
-        if other != target and not other.name.startswith("."):
-            shutil.rmtree(other, ignore_errors=True)
+        # Another process may just have been given an older one, and not have opened its files yet.
+        with suppress(OSError):
+            unused = time.time() - other.stat().st_mtime > _KEPT_SECONDS
+            if unused and other != target and not other.name.startswith("."):
+                shutil.rmtree(other, ignore_errors=True)
     return target
 
 
@@ -246,14 +254,30 @@ def _read_index(files: Any, root: str) -> dict[str, Any] | None:
         index: dict[str, Any] = json.loads(content)
         version = index["format_version"]
         complete = {"version", "files"} <= index.keys()
-    except (ValueError, KeyError, TypeError) as error:
+        # Whoever writes the index names files here: none may be anywhere but in the folder of its save.
+        harmless = not complete or _names_within(index)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{root}/{_INDEX} is damaged ({error}); delete it, and save again") from error
     if version != _VERSION or not complete:
         raise ValueError(
             f"{root}/{_INDEX} has format version {version}, this graphclust reads version {_VERSION}: open it with "
             "the graphclust that wrote it, or save again"
         )
+    if not harmless:
+        raise ValueError(
+            f"{root}/{_INDEX} names files outside of its folder, which graphclust does not write: nothing was fetched; "
+            "delete it, and save again"
+        )
     return index
+
+
+def _names_within(index: dict[str, Any]) -> bool:
+    """Whether the version of an index is one that `_send` makes, and its files are below it."""
+    paths = [PurePosixPath(name) for name in index["files"]]
+    return bool(re.fullmatch("[0-9a-f]{32}", index["version"])) and not any(
+        path.is_absolute() or ".." in path.parts or re.search(r"[\\:\0]", str(path)) or not path.parts
+        for path in paths
+    )
 
 
 def filesystem(address: str) -> tuple[Any, str]:

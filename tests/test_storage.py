@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,50 @@ def test_damage_is_named(graph: SampleGraph, memory: Any) -> None:
     memory.pipe_file("/graph/graphclust.json", b"{")
     with pytest.raises(ValueError, match="damaged"):
         SampleGraph.open("memory://graph")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"../../../out.txt": [3, 0]}},
+        {"files": {"/tmp/out.txt": [3, 0]}},
+        {"files": {"a/../../out.txt": [3, 0]}},
+        {"files": {"..\\out.txt": [3, 0]}},
+        {"version": "../other"},
+        {"version": ".."},
+        {"version": ""},
+        {"version": 3},
+        {"files": 3},
+    ],
+)
+def test_an_index_cannot_name_what_is_elsewhere(
+    change: dict[str, Any], graph: SampleGraph, memory: Any, tmp_path: Path
+) -> None:
+    """Neither to be written here, nor to be removed there."""
+    graph.save("memory://bucket/graph")
+    memory.pipe_file("/bucket/other/kept.txt", b"abc")
+    index = json.loads(memory.cat_file("/bucket/graph/graphclust.json")) | change
+    memory.pipe_file("/bucket/graph/graphclust.json", json.dumps(index).encode())
+    for act in (
+        lambda: SampleGraph.open("memory://bucket/graph"),
+        lambda: graph.save("memory://bucket/graph"),
+    ):
+        with pytest.raises(ValueError, match="names files outside of its folder|is damaged"):
+            act()
+    assert memory.cat_file("/bucket/other/kept.txt") == b"abc"
+    assert not list(tmp_path.rglob("out.txt"))
+
+
+def test_a_copy_that_may_be_in_use_stays(graph: SampleGraph, tmp_path: Path) -> None:
+    graph.save("memory://bucket/graph")
+    older = _storage.fetch("memory://bucket/graph")
+    graph.save("memory://bucket/graph")
+    newer = _storage.fetch("memory://bucket/graph")
+    assert older.is_dir() and newer.is_dir() and older != newer
+    os.utime(older, (0, 0))
+    graph.save("memory://bucket/graph")
+    _storage.fetch("memory://bucket/graph")
+    assert not older.exists() and newer.is_dir()
 
 
 def test_features_of_this_machine_are_not_named_elsewhere(graph: SampleGraph, tmp_path: Path) -> None:

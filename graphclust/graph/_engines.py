@@ -15,8 +15,11 @@ from graphclust.graph._metrics import Metric, Rows
 QUERY_BLOCK = 8192
 #: Without FAISS, torch searches up to this many samples on the processor.
 TORCH_LIMIT = 20_000
+#: What FAISS selects on a GPU at most.
+_MOST_ON_GPU = 2048
 
-Engine = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+Top = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+Engine = Callable[[Tensor], Top]
 
 
 def load_faiss() -> Any | None:
@@ -28,15 +31,15 @@ def load_faiss() -> Any | None:
 
 
 def exact_engine(metric: Metric, device: torch.device, n_samples: int) -> tuple[Engine, str]:
-    """Choose the engine: a function (queries [b, d], base [n, d], c) -> scores and indices [b, c], and its name.
+    """Choose the engine, and its name.
 
-    Scores grow with the distance; they rank candidates and are not distances.
+    It is a function of base [n, d], which it takes to the device once, to a function (queries [b, d], c) -> scores and
+    indices [b, c]. Scores grow with the distance; they rank candidates and are not distances.
     """
     faiss = load_faiss()
     if device.type != "cpu":
         if faiss is not None and hasattr(faiss, "StandardGpuResources") and metric.name != "minkowski":
-            resources = faiss.StandardGpuResources()
-            return _faiss_gpu_engine(faiss, metric, resources, device), "exact (faiss-gpu)"
+            return _faiss_gpu_engine(faiss, metric, device), "exact (faiss-gpu)"
         return _torch_engine(metric, device), f"exact (torch, {device.type})"
     if faiss is not None:
         return _faiss_engine(faiss, metric), "exact"
@@ -56,15 +59,24 @@ def faiss_metric(faiss: Any, metric: Metric) -> int:
     return getattr(faiss, names.get(metric.name, "METRIC_INNER_PRODUCT"))
 
 
-def scan(queries: Rows, base: Rows, c: int, engine: Engine, track: Callable[[Iterable], Iterable]) -> Tensor:
+def scan(
+    queries: Rows,
+    base: Rows,
+    c: int,
+    engine: Engine,
+    track: Callable[[Iterable], Iterable],
+    *,
+    on_cpu: bool = True,
+) -> Tensor:
     """Indices [n_queries, c] of the best candidates, in memory that does not grow with the base.
 
-    The base passes once, block by block; each query keeps the best c so far. The merge is exact, and a stable
-    sort over blocks in order of index keeps the smaller index first among equal scores.
+    The base passes once, block by block (on the processor in one where it can be used as it is); each query keeps the
+    best c so far. The merge is exact, and a stable sort over blocks in order of index keeps the smaller index first
+    among equal scores.
     """
     n, c = len(queries), min(c, len(base))
     best = torch.full((n, 0), torch.inf), torch.empty((n, 0), dtype=torch.long)
-    base_blocks = base.blocks(whole=True)
+    base_blocks = base.blocks(whole=on_cpu)
     for start, block in base_blocks:
         found = _scan_block(queries, block, min(c, block.size(0)), engine, track)
         score = torch.cat([best[0], found[0]], dim=1)
@@ -80,9 +92,10 @@ def _scan_block(
     queries: Rows, block: Tensor, c: int, engine: Engine, track: Callable[[Iterable], Iterable]
 ) -> tuple[Tensor, Tensor]:
     score, index = torch.empty((len(queries), c)), torch.empty((len(queries), c), dtype=torch.long)
+    top = engine(block)
     for start in track(range(0, len(queries), QUERY_BLOCK)):
         stop = min(start + QUERY_BLOCK, len(queries))
-        found = engine(queries.prepare(queries.x[start:stop]), block, c)
+        found = top(queries.prepare(queries.x[start:stop]), c)
         score[start:stop], index[start:stop] = found[0].cpu(), found[1].cpu()
     return score, index
 
@@ -91,41 +104,57 @@ def _faiss_engine(faiss: Any, metric: Metric) -> Engine:
     kind, argument = faiss_metric(faiss, metric), float(metric.p)
     sign = -1.0 if kind == faiss.METRIC_INNER_PRODUCT else 1.0
 
-    def top(queries: Tensor, base: Tensor, c: int) -> tuple[Tensor, Tensor]:
-        score, index = faiss.knn(queries.cpu().numpy(), base.cpu().numpy(), c, kind, argument)
-        return torch.from_numpy(score).mul_(sign), torch.from_numpy(index)
+    def engine(base: Tensor) -> Top:
+        samples = base.cpu().numpy()
 
-    return top
+        def top(queries: Tensor, c: int) -> tuple[Tensor, Tensor]:
+            score, index = faiss.knn(queries.cpu().numpy(), samples, c, kind, argument)
+            return torch.from_numpy(score).mul_(sign), torch.from_numpy(index)
+
+        return top
+
+    return engine
 
 
-def _faiss_gpu_engine(faiss: Any, metric: Metric, resources: Any, device: torch.device) -> Engine:
+def _faiss_gpu_engine(faiss: Any, metric: Metric, device: torch.device) -> Engine:
     kind = faiss_metric(faiss, metric)
     sign = -1.0 if kind == faiss.METRIC_INNER_PRODUCT else 1.0
-    number = torch.cuda.current_device() if device.index is None else device.index
+    resources = faiss.StandardGpuResources()
+    options = faiss.GpuIndexFlatConfig()
+    options.device = torch.cuda.current_device() if device.index is None else device.index
 
-    def top(queries: Tensor, base: Tensor, c: int) -> tuple[Tensor, Tensor]:
-        score, index = faiss.knn_gpu(
-            resources, queries.cpu().numpy(), base.cpu().numpy(), c, metric=kind, device=number
-        )
-        return torch.from_numpy(score).mul_(sign), torch.from_numpy(index)
+    def engine(base: Tensor) -> Top:
+        samples = faiss.GpuIndexFlat(resources, base.size(1), kind, options)
+        samples.add(base.cpu().numpy())
 
-    return top
+        def top(queries: Tensor, c: int) -> tuple[Tensor, Tensor]:
+            if c > _MOST_ON_GPU:
+                return _torch_engine(metric, device)(base)(queries, c)
+            score, index = samples.search(queries.cpu().numpy(), c)
+            return torch.from_numpy(score).mul_(sign), torch.from_numpy(index)
+
+        return top
+
+    return engine
 
 
 def _torch_engine(metric: Metric, device: torch.device) -> Engine:
-    def scores(queries: Tensor, base: Tensor) -> Tensor:
-        if metric.name == "euclidean":  # |x|^2 is the same for all candidates of a query
-            return torch.addmm(base.square().sum(dim=1).unsqueeze(0), queries, base.T, alpha=-2)
-        if metric.name in ("cosine", "inner_product"):
-            return -(queries @ base.T)
-        return torch.cdist(queries, base, p=1.0 if metric.name == "manhattan" else metric.p)
-
-    def top(queries: Tensor, base: Tensor, c: int) -> tuple[Tensor, Tensor]:
+    def engine(base: Tensor) -> Top:
         base = base.to(device)
+        squares = base.square().sum(dim=1).unsqueeze(0) if metric.name == "euclidean" else None
         rows = max(1, (1 << 26) // base.size(0))  # a table of scores of at most 256 MiB
-        parts = [
-            scores(block.to(device), base).topk(c, dim=1, largest=False) for block in queries.split(rows)
-        ]
-        return torch.cat([part[0] for part in parts]).cpu(), torch.cat([part[1] for part in parts]).cpu()
 
-    return top
+        def scores(queries: Tensor) -> Tensor:
+            if squares is not None:  # |x|^2 is the same for all candidates of a query
+                return torch.addmm(squares, queries, base.T, alpha=-2)
+            if metric.name in ("cosine", "inner_product"):
+                return -(queries @ base.T)
+            return torch.cdist(queries, base, p=1.0 if metric.name == "manhattan" else metric.p)
+
+        def top(queries: Tensor, c: int) -> tuple[Tensor, Tensor]:
+            parts = [scores(block.to(device)).topk(c, dim=1, largest=False) for block in queries.split(rows)]
+            return torch.cat([part[0] for part in parts]).cpu(), torch.cat([part[1] for part in parts]).cpu()
+
+        return top
+
+    return engine

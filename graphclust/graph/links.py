@@ -70,7 +70,9 @@ def _comparable(x: Tensor, metric: Metric) -> Tensor:
     if metric.name == "cosine":
         return torch.nn.functional.normalize(x.float())
     # Around the mean float32 loses least in the expanded square.
-    return (x.double() - x.double().mean(dim=0)).float()
+    blocks = x.split(max(1, _BLOCK_VALUES // x.size(1)))
+    mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(x)
+    return torch.cat([(block.double() - mean).float() for block in blocks])
 
 
 class _Outside:
@@ -91,10 +93,12 @@ class _Outside:
         self.rows = x[self.place]
         self.start = torch.from_numpy(_block_starts(np.bincount(component)))
         self.stop = torch.cat([self.start[1:], torch.tensor([len(x)])])
-        blocks = [self.rows[a:b].double() for a, b in zip(self.start, self.stop, strict=True)]
-        self.center = torch.stack([block.mean(dim=0) for block in blocks])
-        radii = [torch.cdist(c[None], b, p=order).max() for c, b in zip(self.center, blocks, strict=True)]
-        self.radius = torch.stack(radii)
+        self.center = torch.empty((len(self.start), x.shape[1]), dtype=torch.float64)
+        self.radius = torch.empty(len(self.start), dtype=torch.float64)
+        for number, (a, b) in enumerate(zip(self.start, self.stop, strict=True)):
+            block = self.rows[a:b].double()
+            self.center[number] = block.mean(dim=0)
+            self.radius[number] = torch.cdist(self.center[number, None], block, p=order).max()
         # The nearest sample of another component that each one has met.
         self.near = torch.full((len(x),), torch.inf)
         self.other = torch.zeros(len(x), dtype=torch.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,8 @@ class NeighborSearch:
         self._joins = is_self_join(name, *where)
         recipe = choose_index(name, *where)
         self._centroids: np.ndarray | None = None
-        self._engine, self.index_name_ = exact_engine(self._metric, self._device, self.n_samples_)
+        self._engine, self._exact_name = exact_engine(self._metric, self._device, self.n_samples_)
+        self.index_name_ = self._exact_name
         if self._remote is not None:
             self._source = self._remote.source(x, data)
             self.index_name_ = self._remote.describe(self.n_samples_, self.n_features_, data.element_size())
@@ -234,7 +235,7 @@ class NeighborSearch:
         if rows.numel():
             part = Rows(self._rows.x[rows], self._metric, like=self._rows)
             c = min(self.n_samples_, k + PAD + 1)
-            found = scan(part, self._rows, c, self._engine, self._quiet)
+            found = self._scan(part, c, self._quiet)
             index[rows], direct, _ = self._refine(part, found, k, rows)
             distance[rows] = direct.to(dtype)
         return index, distance
@@ -254,7 +255,8 @@ class NeighborSearch:
         """Propose, refine, and search again the rows whose candidates may have missed a neighbour."""
         c = min(self.n_samples_, k + PAD + (own is not None))
         if self._approximate is None:
-            candidates = scan(queries, self._rows, c, self._engine, self._track)
+            candidates = self._scan(queries, c, self._track)
+            self.recall_, self.index_name_ = 1.0, self._exact_name
         else:
             self._tune(k)
             candidates = self._approximate.search(queries, c, self._track)
@@ -270,7 +272,7 @@ class NeighborSearch:
             found = (
                 torch.arange(c).expand(rows.numel(), c)
                 if c == self.n_samples_
-                else scan(part, self._rows, c, self._engine, self._quiet)
+                else self._scan(part, c, self._quiet)
             )
             index[rows], distance[rows], complete[rows] = self._refine(
                 part, found, k, None if own is None else own[rows]
@@ -279,6 +281,9 @@ class NeighborSearch:
                 break
         device = queries.x.device
         return index.to(device), distance.to(device)
+
+    def _scan(self, queries: Rows, c: int, track: Callable[[Iterable], Iterable]) -> Tensor:
+        return scan(queries, self._rows, c, self._engine, track, on_cpu=self._device.type == "cpu")
 
     def _refine(
         self, queries: Rows, candidates: Tensor, k: int, own: Tensor | None
@@ -323,7 +328,7 @@ class NeighborSearch:
             queries = Rows(self._rows.x[rows.to(self._rows.x.device)], self._metric, like=self._rows)
             c = min(self.n_samples_, k + PAD + 1)
             k = min(k, self.n_samples_ - 1)
-            exact = scan(queries, self._rows, c, self._engine, self._quiet)
+            exact = self._scan(queries, c, self._quiet)
             _, truth, _ = self._refine(queries, exact, k, rows)
             worst = truth[:, -1:] + 1e-9 * truth[:, -1:].abs()
 
@@ -365,4 +370,4 @@ class NeighborSearch:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if "_rows" in state:
-            self._engine, _ = exact_engine(self._metric, self._device, self.n_samples_)
+            self._engine, self._exact_name = exact_engine(self._metric, self._device, self.n_samples_)

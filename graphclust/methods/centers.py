@@ -86,14 +86,16 @@ class Distortion:
     def _nearest(self, points: Array, centers: Array) -> tuple[Array, NDArray[np.float64]]:
         """Nearest centre and D, in float64: what float32 rounds is no measure of progress."""
         points, centers = np.asarray(points, dtype=np.float64), np.asarray(centers, dtype=np.float64)
-        if self.metric in ("euclidean", "cosine"):
+        if self.metric == "cosine":
+            # What float32 left to a length of 1 may be more than two cosines differ by.
+            points, centers = normalize(points), normalize(centers)
+            labels = (points @ centers.T).argmax(axis=1)
+            return labels, self._cost(points, centers[labels])
+        if self.metric == "euclidean":
             likeness = points @ centers.T
-            if self.metric == "euclidean":
-                likeness -= np.einsum("ij,ij->i", centers, centers) / 2
+            likeness -= np.einsum("ij,ij->i", centers, centers) / 2
             labels = likeness.argmax(axis=1)
             most = likeness[np.arange(len(points)), labels]
-            if self.metric == "cosine":
-                return labels, np.maximum(1.0 - most, 0.0)
             return labels, np.maximum(np.einsum("ij,ij->i", points, points) - 2 * most, 0.0)
         powers = {"p": self.p} if self.metric == "minkowski" else {}
         labels = pairwise_distances_argmin(points, centers, metric=self.metric, metric_kwargs=powers)
@@ -102,8 +104,10 @@ class Distortion:
     def _cost(self, points: Array, centers: Array) -> NDArray[np.float64]:
         """D of each point [n, d] to a centre [n, d] or [d]."""
         points, centers = np.asarray(points, dtype=np.float64), np.asarray(centers, dtype=np.float64)
-        if self.metric == "cosine":
-            return np.maximum(1.0 - (points * centers).sum(axis=-1), 0.0)
+        if self.metric == "cosine":  # half of the squared chord, which loses nothing where the angle is small
+            apart = normalize(points) - normalize(np.atleast_2d(centers))
+            zero = ~(points.any(axis=-1) & np.atleast_2d(centers).any(axis=-1))
+            return np.where(zero, 1.0, np.einsum("ij,ij->i", apart, apart) / 2)
         difference = np.abs(points - centers)
         if self.metric == "euclidean":
             return np.einsum("ij,ij->i", difference, difference)

@@ -20,6 +20,8 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_number
 from graphclust.graph import SampleGraph
+from graphclust.graph.attachment import nodes_of
+from graphclust.graph.copies import first_of_copies, joins_neighbors
 from graphclust.methods.inputs import Input
 from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.nn.adjacency import Adjacency, propagation_weights
@@ -155,6 +157,9 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
                     "left. Take KMeans or ConsensusClustering"
                 )
             labels = _spectral(self._affinity(self.embedding_, exclude_own=True), self.n_clusters_, seed)
+        first = first_of_copies(self.graph_)
+        if first is not None:
+            labels, self.embedding_ = labels[first.numpy()], self.embedding_[first.numpy()]
         self.labels_ = labels
 
     def _directions(self, x: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
@@ -254,20 +259,17 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
         x = torch.from_numpy(self._features(X))
         given = self._given_graph(X)
         if given is not None:
-            return given, np.arange(len(x))
-        if self.graph_.construction.get("source") != "features":
+            first = first_of_copies(given)
+            return given, np.arange(len(x)) if first is None else first.numpy()
+        if not joins_neighbors(self.graph_):
             raise ValueError(
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
                 "SampleGraph that holds the samples and their edges"
             )
         attached = self.graph_.attach(x)
-        new = np.arange(len(self.labels_), attached.num_nodes)
         neighbors = attached.neighbor_index
         assert neighbors is not None
-        nearest = neighbors[new, 0]
-        # A training sample that is attached as a new one would be its own nearest neighbour, and read elsewhere.
-        same = (attached.x[nearest] == attached.x[new]).all(dim=1)
-        return attached, np.where(same.numpy(), nearest.numpy(), new)
+        return attached, nodes_of(self.graph_.x, x, neighbors[len(self.labels_) :]).numpy()
 
     def __sklearn_tags__(self) -> Any:
         """Tags for scikit-learn: the embedding is float32."""

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
 from graphclust.graph.attachment import attach
-from graphclust.graph.copies import first_equal
+from graphclust.graph.copies import first_of_copies, joins_neighbors
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.training.batches import BatchSource
@@ -105,7 +105,7 @@ class GraphClusterer(DeepClusterer):
         super()._take_results(source)
 
     def _take_copies_alike(self) -> None:
-        first = _first_of_copies(self.graph_)
+        first = first_of_copies(self.graph_)
         if first is not None:
             index = first.numpy()
             self.labels_ = self.labels_[index]
@@ -116,8 +116,8 @@ class GraphClusterer(DeepClusterer):
         features = read_features(self, X, reset=False)
         given = self._given_graph(X)
         if given is not None:
-            return self._source(given, self._device), _first_of_copies(given)
-        if not _joins_neighbors(self.graph_):
+            return self._source(given, self._device), first_of_copies(given)
+        if not joins_neighbors(self.graph_):
             raise ValueError(
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
                 "SampleGraph that holds the samples and their edges"
@@ -145,20 +145,6 @@ class GraphClusterer(DeepClusterer):
 
     def _read(self, folder: Path) -> None:
         self.graph_ = SampleGraph.open(folder / "graph")
-
-
-def _joins_neighbors(graph: SampleGraph) -> bool:
-    """Whether edges were built from the samples; else they were given."""
-    return graph.construction.get("source") in ("features", "codes")
-
-
-def _first_of_copies(graph: SampleGraph) -> Tensor | None:
-    """The sample that stands for each one where some are equal, [N], else None.
-
-    Where there are more copies than neighbours they are joined to different ones and would be told apart; a new sample
-    that equals them is the first. Given edges are a reason to tell copies apart.
-    """
-    return first_equal(graph.x) if _joins_neighbors(graph) else None
 
 
 def unique_nodes(nodes: Tensor | None) -> tuple[Tensor | None, Any]:

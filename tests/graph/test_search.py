@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 
 import graphclust.graph._engines as engines
 import graphclust.graph._indexes as indexes
+import graphclust.graph._metrics as metrics
 import graphclust.graph.search as search_module
 from graphclust.graph import NeighborSearch
 
@@ -283,3 +284,31 @@ def test_cuda_equals_brute_force(x, metric, p, name, options):
     index = NeighborSearch(metric, p=p).fit(torch.from_numpy(x).cuda()).self_neighbors(5)[0]
     assert index.is_cuda
     np.testing.assert_array_equal(index.cpu(), truth)
+
+
+def test_a_block_of_samples_goes_to_the_device_once(monkeypatch):
+    """However many blocks of queries are compared with it."""
+    monkeypatch.setattr(engines, "QUERY_BLOCK", 10)
+    monkeypatch.setattr(metrics, "_BLOCK_BYTES", 4 * 4 * 30)  # thirty rows of four
+    x = torch.randn(70, 4)
+    rows = metrics.Rows(x, metrics.Metric.make("euclidean"))
+    torch_engine, taken = engines._torch_engine(rows.metric, torch.device("cpu")), []
+
+    def engine(base):
+        taken.append(len(base))
+        return torch_engine(base)
+
+    found = engines.scan(rows, rows, 5, engine, iter, on_cpu=False)
+    assert taken == [30, 30, 10]
+    assert torch.equal(
+        found.sort(dim=1).values, torch.cdist(x, x).topk(5, largest=False).indices.sort(dim=1).values
+    )
+
+
+def test_the_name_and_the_recall_are_those_of_the_latest_search():
+    x = torch.randn(6000, 8)
+    search = NeighborSearch(index="self-join", recall=0.7, random_state=0).fit(x)
+    search.self_neighbors(5)
+    assert search.index_name_.startswith("self-join") and search.recall_ < 1.0
+    search.neighbors(x[:3], 5)
+    assert (search.index_name_, search.recall_) == ("exact", 1.0)
