@@ -82,7 +82,12 @@ def _warn_of_lost_digits(given: Tensor, converted: Tensor, name: str) -> None:
         warnings.warn(
             f"{name}: column {column} lies near {float(exact[:, column].mean()):.6g} and varies by "
             f"{float(exact[:, column].std(correction=0)):.3g}, which float32 does not keep ({len(blurred)} of "
-            f"{exact.size(1)} columns); subtract each column's mean first",
+            f"{exact.size(1)} columns); "
+            + (
+                "multiply it first"
+                if float(exact.abs().max()) < 1e-30
+                else "subtract each column's mean first"
+            ),
             stacklevel=3,
         )
 

@@ -78,6 +78,10 @@ def cluster(
     """
     images = None
     is_graph = isinstance(data, Data)
+    if is_graph or isinstance(data, (list, tuple)):
+        from graphclust.methods.inputs import check_fields, check_pair
+
+        (check_fields if is_graph else check_pair)(data)
     reading = {key: parameters.pop(key) for key in _READING if key in parameters and not is_graph}
     if reading or _needs_reading(data):
         from graphclust.images import read_images

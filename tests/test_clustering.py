@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from PIL import Image
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, make_blobs
 from torch_geometric.data import Data, HeteroData
 
 import graphclust
@@ -60,7 +60,7 @@ def test_read_only_features_give_no_warning(labels: np.ndarray) -> None:
     ("data", "message"),
     [
         (sp.csr_matrix(X), "toarray"),
-        (np.array([["a", "b"]] * 20), "numeric"),
+        (np.array([["a", "b"]] * 20), "holds text"),
         (torch.tensor(X).to_sparse(), "to_dense"),
         (pd.DataFrame(X, columns=list("abcd")).assign(kind="setosa"), "'kind'"),
         (np.ma.masked_greater(X, 6), "masked"),
@@ -79,6 +79,51 @@ def test_one_error_that_says_what_to_do(data: Any, message: str) -> None:
     with warnings.catch_warnings(), pytest.raises((TypeError, ValueError), match=message):
         warnings.simplefilter("error")
         graphclust.cluster(data, 3)
+
+
+NODES, EDGES = torch.zeros(4, 2), torch.tensor([[0, 1], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Data(x=NODES, edge_index=EDGES.numpy()), r"X\.edge_index is a ndarray.* torch\.as_tensor"),
+        (Data(x=NODES.numpy(), edge_index=EDGES), r"X\.x is a ndarray"),
+        (
+            (NODES, EDGES),
+            r"pair of arrays of shapes \[4, 2\] and \[2, 2\].*Data\(x=\.\.\., edge_index=\.\.\.\)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("cluster", [graphclust.cluster, lambda data, k: graphclust.GAE(k).fit(data)])
+def test_graphs_in_another_form(data: Any, message: str, cluster: Any) -> None:
+    with pytest.raises(TypeError, match=message):
+        cluster(data, 2)
+
+
+def test_lists_that_are_no_samples() -> None:
+    graph = Data(x=NODES, edge_index=EDGES)
+    with pytest.raises(TypeError, match="list of 2 graphs: pass one PyG Data"):
+        graphclust.GAE(2).fit([graph, graph])
+    with pytest.raises(TypeError, match="list with paths"):
+        graphclust.KMeans(2).fit(["a.png", "b.png"])
+    with pytest.raises(TypeError, match="X holds text, such as 'a'"):
+        graphclust.KMeans(2).fit(np.array([["a", "b"]] * 3))
+
+
+def test_sparse_columns_of_a_data_frame(labels: np.ndarray) -> None:
+    frame = pd.DataFrame(X.astype(np.float32)).astype(pd.SparseDtype(np.float32))
+    np.testing.assert_array_equal(graphclust.cluster(frame, 3).labels_, labels)
+
+
+def test_predict_is_what_fit_said_where_float32_leaves_few_samples() -> None:
+    """A cluster that all of its samples would leave stays as it was found, for `predict` as well."""
+    x = make_blobs(200, n_features=5, centers=3, random_state=0)[0] + 1e8
+    with pytest.warns(UserWarning, match="float32 does not keep"):
+        model = graphclust.cluster(x, 3)
+        np.testing.assert_array_equal(model.predict(x), model.labels_)
+    np.testing.assert_array_equal(model.probabilities_.argmax(axis=1), model.labels_)
+    np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-5)
 
 
 def test_edges_in_another_form_are_not_overlooked() -> None:

@@ -304,6 +304,19 @@ def test_bad_silhouette(x, labels, kwargs, message: str) -> None:
         metrics.silhouette(x, labels, **kwargs)
 
 
+def test_graphs_as_sparse_matrices() -> None:
+    rng = np.random.default_rng(0)
+    edges, weight, labels = rng.integers(0, 20, (2, 90)), rng.random(90), np.arange(20) % 3
+    adjacency = sp.coo_matrix((weight, edges), (20, 20))
+    for score in (metrics.modularity, metrics.conductance):
+        assert score(adjacency.tocsr(), labels) == pytest.approx(score(edges, labels, edge_weight=weight))
+
+
+def test_agreement_of_unequal_lengths() -> None:
+    with pytest.raises(ValueError, match=r"the labellings have \[3, 2\] labels"):
+        metrics.agreement([[0, 1, 1], [0, 1]])
+
+
 def test_agreement_is_the_mean_over_pairs() -> None:
     runs = [_noisy_labels(200, 4, 4, seed)[1] for seed in range(3)]
     pairs = [(0, 1), (0, 2), (1, 2)]
@@ -315,6 +328,11 @@ def test_agreement_is_the_mean_over_pairs() -> None:
 
 
 # -- calibration -----------------------------------------------------------------------------------------------
+
+
+def test_rows_of_probabilities_sum_to_1() -> None:
+    with pytest.raises(ValueError, match="probabilities of row 2 sum to 1.5"):
+        metrics.calibration_error([0, 1, 1], [[0.5, 0.5], [1, 0], [0.5, 1]])
 
 
 def test_calibration_of_sparse_probabilities() -> None:

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count
 from graphclust._progress import tracked
 from graphclust.graph import SampleGraph
 from graphclust.graph.agreement import agreed_partition
-from graphclust.graph.attachment import attach
+from graphclust.graph.attachment import attach, nodes_of
 from graphclust.graph.linkage import (
     SampleTree,
     count_groups,
@@ -218,8 +219,9 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         )
         self._set_tree(found.linkage, found.parts.numpy())
         members = one_hot(found.labels, self.n_clusters_).float()
-        self.probabilities_ = propagated(BatchSource(graph, normalization="row"), members, 1).numpy()
+        shares = propagated(BatchSource(graph, normalization="row"), members, 1).numpy()
         self.labels_ = found.labels.numpy()
+        self.probabilities_ = _of_labels(shares, self.labels_)
 
     def _run_options(self) -> dict[str, int]:
         return {"parts_per_cluster": self.parts_per_cluster, "n_runs": self.n_runs}
@@ -264,10 +266,11 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         members = torch.zeros(len(rows), k)
         members[back] = one_hot(found.labels, k).float()
         shares = [propagated(BatchSource(graph, normalization="row"), members, 1) for graph in graphs]
-        self.probabilities_ = torch.stack(shares).mean(dim=0)[back].numpy()
-        labels = self.probabilities_.argmax(axis=1)
+        share_of = torch.stack(shares).mean(dim=0)[back].numpy()
+        labels = share_of.argmax(axis=1)
         # A cluster that all of its samples would leave stays as it was found.
         self.labels_ = labels if len(np.unique(labels)) == k else found.labels.numpy()
+        self.probabilities_ = _of_labels(share_of, self.labels_)
         agreements = [
             np.mean([adjusted_rand_score(self.labels_, run) for run in of_scale.numpy()]) for of_scale in runs
         ]
@@ -311,8 +314,12 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         """
         x = torch.from_numpy(self._features(X))
         if not self._attaches():
+            if isinstance(X, Data) and torch.equal(x, self.graph_.x.float().cpu()):
+                return self.probabilities_  # the graph that it was fitted to
             raise ValueError(
-                "the model was fitted to a graph that was given, so new rows have no place in it: fit to features"
+                "the model was fitted to a graph that was given: only this graph has labels, and what is new has no "
+                "place in it; for new samples fit to features, or take a method with a graph encoder, such as "
+                "GraphInfomaxClustering"
             )
         if hasattr(self, "_mixture"):
             return self._mixed(self._scale(x))
@@ -330,13 +337,21 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
 
     def _mixed(self, x: Tensor) -> NDArray[np.float32] | sp.csr_matrix:
         """Probabilities of scaled new samples by the mixture, among the clusters of their neighbours."""
-        cluster = self.labels_[self._nearest_samples(x.numpy())]
+        nearest = self._nearest_samples(x.numpy())
+        cluster = self.labels_[nearest]
         pointer = np.arange(len(x) + 1) * cluster.shape[1]
         candidates = sp.csr_matrix(
             (np.ones(cluster.size, np.float32), cluster.reshape(-1), pointer), (len(x), self.n_clusters_)
         )
         candidates.sum_duplicates()
-        return _dense_if_small(self._mixture.probabilities(self._projection(x), candidates))
+        found = self._mixture.probabilities(self._projection(x), candidates)
+        node = nodes_of(self.graph_.x, x, torch.from_numpy(nearest)).numpy()
+        known = node < len(self.labels_)
+        if known.any():  # a sample of the training data has its own
+            own = sp.csr_matrix(self.probabilities_[node[known]])
+            order = np.argsort(np.concatenate([np.flatnonzero(known), np.flatnonzero(~known)]))
+            found = sp.vstack([own, found[~known]]).tocsr()[order]
+        return _dense_if_small(found)
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)
@@ -367,6 +382,14 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
                 found = parts["mixture"]
                 mean, whiten, offset = (found[name].numpy() for name in ("mean", "whiten", "offset"))
                 self._mixture = GraphMixture(mean, whiten, offset, float(found["freedom"]))
+
+
+def _of_labels(shares: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Shares of neighbours [N, K] whose argmax is the label: where it is not, the label counts twice all of them."""
+    other = shares.argmax(axis=1) != labels
+    shares[other] /= 3
+    shares[other, labels[other]] += np.float32(2 / 3)
+    return shares
 
 
 def _dense_if_small(probabilities: sp.csr_matrix) -> NDArray[np.float32] | sp.csr_matrix:

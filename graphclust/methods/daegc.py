@@ -48,8 +48,8 @@ class ProximitySource(BatchSource):
         edges, weight, diagonal = proximity(graph.edge_index, graph.edge_weight, n, hops, normalization)
         keys = edges[1] * n + edges[0]
         wanted = graph.edge_index[1] * n + graph.edge_index[0]
-        place = torch.searchsorted(keys, wanted).clamp_max(max(0, keys.shape[0] - 1))
-        found = keys[place] == wanted  # edges of weight 0 are no entries
+        place = torch.searchsorted(keys, wanted)
+        found = torch.isin(wanted, keys)  # edges of weight 0 are no entries
         own = torch.zeros_like(weight).index_put_((place[found],), graph.edge_weight[found])
         near = copy.copy(graph)
         near.edge_index, near.edge_weight = edges, own

@@ -152,6 +152,7 @@ def write_meta(folder: Path, estimator: Any, **more: Any) -> None:
         "n_features": estimator.n_features_in_,
         "feature_names": list(getattr(estimator, "feature_names_in_", [])),
         "image_shape": getattr(estimator, "image_shape_", None),
+        "image_range": getattr(estimator, "image_range_", None),
         **more,
     }
     (folder / _META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -214,6 +215,8 @@ def unfitted(
         estimator.feature_names_in_ = np.asarray(meta["feature_names"], dtype=object)
     shape = meta.get("image_shape")  # a file older than images has none
     estimator.image_shape_ = None if shape is None else tuple(shape)
+    values = meta.get("image_range")
+    estimator.image_range_ = None if values is None else tuple(values)
     return estimator, meta
 
 

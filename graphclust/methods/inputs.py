@@ -62,7 +62,10 @@ def given_graph(X: Any, *, symmetrize: str = "union") -> SampleGraph | None:
                 "X is a normalised graph, and methods normalise by themselves; pass the graph it came from"
             )
         return on_cpu(X)
-    if not isinstance(X, Data) or X.edge_index is None or X.edge_index.numel() == 0:
+    if not isinstance(X, Data):
+        return None
+    check_fields(X)
+    if X.edge_index is None or X.edge_index.numel() == 0:
         return None
     return SampleGraph.from_data(on_cpu(X), symmetrize=symmetrize)
 
@@ -120,6 +123,10 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             "graphclust.images.read_images(path, ...).x, files of features by numpy.load or pandas; graphclust.cluster "
             "takes paths, and so does graphclust.results.Result.predict"
         )
+    if type(X).__module__.startswith("PIL.") and not reset:
+        X = np.asarray(X)[None]  # one image
+    if isinstance(X, (list, tuple)):
+        _check_list(X)
     is_networkx = hasattr(X, "adj") and not isinstance(X, Data) and not hasattr(X, "__array__")
     is_mapping = isinstance(X, dict) and not issparse(X)  # one of SciPy's sparse formats is a dict
     if X is None or is_networkx or is_mapping or isinstance(X, (int, float)):
@@ -129,13 +136,14 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             "torch_geometric.utils.from_networkx)"
         )
     if isinstance(X, Data):
+        check_fields(X)
         if X.x is None:
             raise ValueError("X has no x; set X.x to the features [N, d], e.g. torch.eye(X.num_nodes)")
         check_edges_are_read(X)
         if reset:
             # Names of columns that an earlier fit saw do not belong to this one.
             estimator.__dict__.pop("feature_names_in_", None)
-            estimator.image_shape_ = None
+            estimator.image_shape_ = estimator.image_range_ = None
         known = None if reset else estimator.n_features_in_
         x = check_features(X.x, "X.x", min_samples=least, n_features=known).cpu()
         if reset:
@@ -145,12 +153,21 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     if isinstance(X, Tensor):
         X = X.detach().cpu()
         X = (X.float() if X.dtype == torch.bfloat16 else X).numpy()
-    _check_columns(X)
+    X = _checked_columns(X)
     X, image_shape = _as_rows(X)
+    if isinstance(X, np.ndarray) and X.dtype.kind in "SU":
+        raise TypeError(
+            f"X holds text, such as {str(X.flat[0])!r}, and samples are numbers: encode categories "
+            "(sklearn.preprocessing), read image files by graphclust.images.read_images"
+        )
     if reset:
         estimator.image_shape_ = image_shape
-    elif image_shape is not None:
-        _check_images(X, image_shape, estimator)
+        estimator.image_range_ = None if image_shape is None else _value_range(X)
+    else:
+        if image_shape is not None:
+            _check_images(X, image_shape, estimator)
+        if isinstance(X, np.ndarray) and getattr(estimator, "image_range_", None) is not None:
+            X = _in_range(X, estimator)
     # NaN and infinity are looked for once, below, with a message that says where they are.
     array = validate_data(
         estimator, X, reset=reset, dtype="numeric", ensure_min_samples=least, ensure_all_finite=False
@@ -188,14 +205,50 @@ def _warn_of_far_samples(x: Tensor, name: str) -> None:
         )
 
 
-def _check_columns(X: Any) -> None:
-    """Raise TypeError that names the columns of a data frame that are not numbers; ValueError for masked values."""
+def check_fields(data: Data) -> None:
+    """Raise TypeError for a PyG Data whose features or edges are no tensors."""
+    for name in ("x", "edge_index", "edge_weight"):
+        value = data.get(name)
+        if value is not None and not isinstance(value, Tensor) and not hasattr(value, "sparse_sizes"):
+            raise TypeError(
+                f"X.{name} is a {type(value).__name__}, and a PyG Data holds tensors: "
+                f"X.{name} = torch.as_tensor(X.{name})"
+            )
+
+
+def _check_list(X: Sequence[Any]) -> None:
+    """Raise TypeError for lists of what is no sample: paths, graphs, features beside edges."""
+    if any(isinstance(item, (str, os.PathLike)) for item in X):
+        raise TypeError(
+            "X is a list with paths, and a method takes features: images are read by "
+            "graphclust.images.read_images(X, ...).x; graphclust.cluster takes lists of paths"
+        )
+    if any(isinstance(item, Data) for item in X):
+        raise TypeError(
+            f"X is a list of {len(X)} graphs: pass one PyG Data; several are one by "
+            "torch_geometric.data.Batch.from_data_list(X)"
+        )
+    check_pair(X)
+
+
+def check_pair(X: Sequence[Any]) -> None:
+    """Raise TypeError for a pair of features [N, d] and edges [2, E]."""
+    shapes = [tuple(getattr(item, "shape", ())) for item in X[:3]]
+    if len(shapes) == 2 and all(len(shape) == 2 for shape in shapes) and shapes[1][0] == 2 != shapes[0][0]:
+        raise TypeError(
+            f"X is a pair of arrays of shapes {list(shapes[0])} and {list(shapes[1])}: features and edges [2, E] make "
+            "one graph, torch_geometric.data.Data(x=..., edge_index=...)"
+        )
+
+
+def _checked_columns(X: Any) -> Any:
+    """X, a data frame without its sparse columns; TypeError for columns that are not numbers or for masked values."""
     if isinstance(X, np.ma.MaskedArray) and np.ma.getmaskarray(X).any():
         raise ValueError(
             "X is a masked array, and its masked values would be read: fill them first (X.filled(0))"
         )
     if not (hasattr(X, "dtypes") and hasattr(X, "columns") and hasattr(X, "iloc")):
-        return
+        return X
     wrong = [
         name
         for position, name in enumerate(X.columns)
@@ -214,6 +267,8 @@ def _check_columns(X: Any) -> None:
             f"X has columns that are not numbers: {shown}; drop them (X.drop(columns=...)) or encode them "
             "(sklearn.preprocessing)"
         )
+    sparse = {name: kind.subtype for name, kind in X.dtypes.items() if hasattr(kind, "fill_value")}
+    return X.astype(sparse) if sparse else X
 
 
 def _holds_numbers(column: Any) -> bool:
@@ -257,6 +312,10 @@ def _check_images(X: Any, image_shape: tuple[int, int, int], estimator: Any) -> 
     if image_shape == fitted:
         return
     height, width, channels = image_shape
+    if fitted is not None and (len(X), height, width * channels) in (fitted, (*fitted[:2], 1)):
+        raise ValueError(
+            f"X has the shape of one image, {list(fitted[: 2 + (fitted[2] > 1)])}: pass a stack of images, X[None]"
+        )
     given = f"X has images of height {height}, width {width} and {channels} channel(s)"
     if fitted is None:
         raise ValueError(
@@ -267,6 +326,37 @@ def _check_images(X: Any, image_shape: tuple[int, int, int], estimator: Any) -> 
         f"{given}, but {type(estimator).__name__} was fitted to height {fitted[0]}, width {fitted[1]} and "
         f"{fitted[2]} channel(s); resize them"
     )
+
+
+def _value_range(X: NDArray[Any]) -> tuple[float, float]:
+    """Least and largest value of images [N, d], of a byte all that it can be; NaN is looked for elsewhere."""
+    if X.dtype == np.uint8:
+        return 0.0, 255.0
+    step = max(1, _BLOCK // X.shape[1])
+    blocks = [X[start : start + step] for start in range(0, len(X), step)]
+    return float(min(np.min(block) for block in blocks)), float(max(np.max(block) for block in blocks))
+
+
+def _in_range(X: NDArray[Any], estimator: Any) -> NDArray[Any]:
+    """Images [M, d] with values as those of `fit`: bytes are brought to [0, 1] where these were; else ValueError.
+
+    Images are read from files in [0, 1], and arrays of them mostly hold bytes.
+    """
+    low, high = estimator.image_range_
+    if X.dtype.kind not in "buif" or X.size == 0 or not 0 <= low < high:
+        return X
+    if high <= 1 and X.dtype == np.uint8 and X.max() > 1:
+        return X.astype(np.float32) / 255
+    largest = float(X.max())
+    bytes_for_shares = high <= 1 and largest > 10
+    shares_for_bytes = high > 10 and largest <= 1 and X.dtype.kind == "f" and bool((X % 1 != 0).any())
+    if bytes_for_shares or shares_for_bytes:
+        raise ValueError(
+            f"X has images with values up to {largest:.4g}, but {type(estimator).__name__} was fitted to images with "
+            f"values from {low:.4g} to {high:.4g}: bring them to the same range "
+            f"({'X / 255' if bytes_for_shares else 'X * 255'})"
+        )
+    return X
 
 
 def choose_image_shape(

@@ -58,6 +58,9 @@ def reliability(y_true: Any, probabilities: Any, n_bins: int = 15) -> dict[str, 
     classes, _ = encode_labels(y_true, "y_true")
     if len(classes) != p.shape[0]:
         raise ValueError(f"{len(classes)} classes and {p.shape[0]} rows of probabilities: as many are needed")
+    total = np.asarray(p.sum(axis=1)).reshape(-1)
+    if not is_sparse and (off := int(np.abs(total - 1).argmax())) >= 0 and abs(total[off] - 1) > 1e-3:
+        raise ValueError(f"the probabilities of row {off} sum to {total[off]:.4g}: 1 is needed")
     labels, confidence = np.asarray(p.argmax(axis=1)).reshape(-1), p.max(axis=1)
     if is_sparse:
         confidence = confidence.toarray().reshape(-1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphclust._contingency import Table
+from graphclust._labels import as_array
 
 
 def clustering_accuracy(y_true: Any, y_pred: Any) -> float:
@@ -159,4 +160,7 @@ def agreement(labelings: Sequence[Any]) -> float:
         raise ValueError(
             f"agreement compares runs, and {len(labelings)} was given: give at least 2 labellings"
         )
+    lengths = [len(as_array(labels)) for labels in labelings]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"the labellings have {lengths} labels: give one of each sample in all of them")
     return float(np.mean([adjusted_rand(a, b) for a, b in combinations(labelings, 2)]))

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from graphclust._labels import as_array, encode_labels
 
@@ -24,7 +25,7 @@ def modularity(
 
     Parameters
     ----------
-    graph_or_edge_index : Data or array-like of shape (2, E)
+    graph_or_edge_index : Data, array-like of shape (2, E) or sparse adjacency (N, N)
         A PyG graph (its ``edge_weight`` is used if it has one), or the edges.
     labels : array-like of shape (N,)
         Cluster of each node, any hashable labels.
@@ -107,6 +108,10 @@ def _cluster_weights(
             )
         if edge_weight is None:
             edge_weight = getattr(graph_or_edge_index, "edge_weight", None)
+    if sp.issparse(edge_index):
+        adjacency = edge_index.tocoo()
+        edge_index = np.stack([adjacency.row, adjacency.col])
+        edge_weight = adjacency.data if edge_weight is None else edge_weight
     edges = as_array(edge_index)
     if edges.ndim != 2 or edges.shape[0] != 2:
         raise ValueError(

@@ -204,7 +204,13 @@ def make_convolution(conv: str | Convolution, in_channels: int, out_channels: in
         )
     if not callable(conv):
         raise TypeError(f"conv={conv!r} is a {type(conv).__name__}, it must be a name or a callable")
-    layer = conv(in_channels, out_channels)
+    try:
+        layer = conv(in_channels, out_channels)
+    except TypeError as error:
+        raise TypeError(
+            f"conv(in_channels, out_channels), called as conv({in_channels}, {out_channels}), failed: {error}; give "
+            f"what a layer needs besides by a function, lambda i, o: {getattr(conv, '__name__', 'Layer')}(i, o, ...)"
+        ) from error
     if not isinstance(layer, nn.Module):
         raise TypeError(
             f"conv({in_channels}, {out_channels}) gave a {type(layer).__name__}, not a torch module"

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_wine, make_blobs
+from sklearn.datasets import load_digits, load_wine, make_blobs
 from sklearn.metrics import adjusted_rand_score
 
 import graphclust
-from graphclust import ConsensusClustering
+from graphclust import ConsensusClustering, SampleGraph
 from graphclust.methods.scaling_runs import clearest_share
 from graphclust.nn.vector_scale import RankScale
 
@@ -125,3 +125,32 @@ def test_training_samples_have_the_probabilities_of_the_fit(digits):
     np.testing.assert_array_equal(model.predict_proba(x), model.probabilities_)
     np.testing.assert_array_equal(model.predict(x[::-1]), model.labels_[::-1])
     assert (model.predict(x + 1e-3) != model.labels_).any()  # which their neighbours alone would not give
+
+
+@pytest.mark.parametrize("scale", ["auto", "none"])
+def test_training_samples_have_their_labels(scale: str) -> None:
+    """Also where neighbours would outvote a whole cluster, or labels are those of the partition."""
+    x = np.random.default_rng(0).integers(0, 12, (800, 3)).astype(np.float32)
+    model = ConsensusClustering(12, scale=scale, random_state=0).fit(x)
+    np.testing.assert_array_equal(model.probabilities_.argmax(axis=1), model.labels_)
+    np.testing.assert_array_equal(model.predict(x), model.labels_)
+
+
+def test_a_large_model_knows_its_training_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphclust.methods.consensus._MOST_DISTANCES", 1e3)
+    x = load_digits().data.astype(np.float32)
+    model = ConsensusClustering(10, random_state=0).fit(x)
+    assert hasattr(model, "_mixture")
+    new = np.concatenate([x[5:8], x[:3] + 0.1, x[:2]])
+    p = model.predict_proba(new)
+    np.testing.assert_array_equal(p[[0, 1, 2, 6, 7]], model.probabilities_[[5, 6, 7, 0, 1]])
+    np.testing.assert_allclose(p[3:6], model.predict_proba(x[:3] + 0.1), atol=1e-6)
+
+
+def test_the_given_graph_has_its_labels() -> None:
+    x = load_digits().data[:300].astype(np.float32)
+    graph = SampleGraph.from_features(x, 5)
+    model = ConsensusClustering(4, random_state=0).fit(graph)
+    np.testing.assert_array_equal(model.predict(graph), model.labels_)
+    with pytest.raises(ValueError, match="only this graph has labels"):
+        model.predict(x)

@@ -310,3 +310,12 @@ def test_bags_of_words_have_rows_of_length_1(method: Any) -> None:
     length = np.linalg.norm(x, axis=1, keepdims=True)
     np.testing.assert_allclose(model.model_.scale(torch.from_numpy(x)), x / length, atol=1e-6)
     np.testing.assert_allclose(model.embedding_, other.embedding_, atol=1e-3)
+
+
+def test_edges_that_all_weigh_nothing(communities):
+    data = communities[0].clone()
+    data.edge_weight = torch.zeros(data.edge_index.shape[1])
+    model = DAEGC(3, hidden_channels=(8,), latent_dim=4, pretrain_epochs=1, epochs=1, random_state=0).fit(
+        data
+    )
+    assert model.labels_.shape == (150,)

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from sklearn.base import clone
 from torch_geometric.data import Data
 
 import graphclust
@@ -98,6 +100,28 @@ def test_what_an_earlier_fit_saw_is_forgotten(images: np.ndarray) -> None:
     graph = SampleGraph.from_features(rows, n_neighbors=3)
     model.fit(Data(x=graph.x, edge_index=graph.edge_index))
     assert model.image_shape_ is None
+
+
+@pytest.mark.parametrize(
+    "model", [KMeans(3, random_state=0), DEC(3, **TINY, epochs=1)], ids=["KMeans", "DEC"]
+)
+def test_images_of_bytes_and_of_shares(model: Any, tmp_path: Path) -> None:
+    """Files are read in [0, 1], and arrays of their pixels are bytes: the same images have the same labels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 5, 4, 3), dtype=np.uint8)
+    model = clone(model).fit(pixels / np.float32(255))
+    model = graphclust.load(model.save(tmp_path / "model"))
+    np.testing.assert_array_equal(model.predict(pixels), model.labels_)
+    np.testing.assert_array_equal(model.predict([Image.fromarray(one) for one in pixels]), model.labels_)
+    assert model.predict(Image.fromarray(pixels[0])) == model.labels_[:1]
+    with pytest.raises(ValueError, match=r"values up to 25\d, but .* from 0 to 1.* \(X / 255\)"):
+        model.predict(pixels.astype(np.float32))
+    with pytest.raises(
+        ValueError, match=r"shape of one image, \[5, 4, 3\]: pass a stack of images, X\[None\]"
+    ):
+        model.predict(pixels[0])
+    with pytest.raises(ValueError, match=r"values up to 1, but .* from 0 to 255.*\(X \* 255\)"):
+        model.fit(pixels).predict(pixels / 255)
+    assert model.predict(np.zeros((2, 5, 4, 3), np.float32)).shape == (2,)  # black is black
 
 
 def test_bad_arrays(images: np.ndarray) -> None:

@@ -121,6 +121,10 @@ def test_errors_name_what_is_wrong():
         make_convolution("gcnn", 3, 2)
     with pytest.raises(TypeError, match="conv=3 is a int"):
         make_convolution(3, 3, 2)
+    with pytest.raises(
+        TypeError, match=r"called as conv\(3, 2\), failed: .*'K'.*lambda i, o: ChebConv\(i, o, "
+    ):
+        make_convolution(pyg.ChebConv, 3, 2)
     with pytest.raises(TypeError, match=r"conv\(3, 2\) gave a str"):
         make_convolution(lambda i, o: "layer", 3, 2)
     with pytest.raises(TypeError, match=r"conv is one layer, GCNConv\(3, 2\).*lambda i, o: GCNConv\(i, o\)"):
