@@ -91,15 +91,13 @@ def _environment() -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and those that it started, when it has not ended by itself."""
-    if process.poll() is not None:
-        return
+    """End the process, where it has not ended by itself, and those that it started."""
     try:
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGKILL)
-        else:
+        elif process.poll() is None:
             process.kill()
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):  # nobody is left (macOS: or only what has ended)
         pass
     process.wait()
 

@@ -301,7 +301,7 @@ def consensus_partition(
     graph : Data
         With edge_index and edge_weight.
     codes : Tensor [N, d]
-        Positions for k-means, best smoothed over the graph (see `smooth`).
+        Positions for k-means, best smoothed over the graph (a few propagations).
     n_clusters : int
         K.
     parts_per_cluster : int, default=24

@@ -229,7 +229,7 @@ def spectral_positions(weights: sp.csr_matrix, n_components: int, *, seed: int =
     weights : csr_matrix [N, N]
         Symmetric, not negative.
     n_components : int
-        From 1; more than N - 1 are N - 1.
+        From 1; more than N - 2 are N - 2.
     seed : int, default=0
         Of the vector that the search begins with.
 

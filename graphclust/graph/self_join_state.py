@@ -207,12 +207,6 @@ class JoinState:
         array[...] = values
         return array
 
-    def drop(self, *names: str) -> None:
-        """Remove arrays that are not needed any more."""
-        for name in names:
-            self._arrays.pop(name, None)
-            (self.folder / f"{name}.npy").unlink(missing_ok=True)
-
     def release(self) -> None:
         """Give the pages of the maps back to the system's cache: they stay in the file, not in this process."""
         self._touched = 0

@@ -18,6 +18,7 @@ from sklearn.preprocessing import normalize
 
 from graphclust._checks import check_choice
 from graphclust.graph._metrics import Metric
+from graphclust.graph.attachment import nodes_of
 from graphclust.graph.links import linked_pairs, pair_distances
 from graphclust.methods.inputs import Input
 from graphclust.methods.merging import merge_linked
@@ -205,13 +206,15 @@ class Agglomerative(Tree, ShallowGraphClusterer):
     def predict(self, X: Input) -> NDArray[np.int64]:
         """Label that most of the `n_neighbors` nearest training samples have, [M, d] -> [M].
 
-        A new sample has no edges, so it is placed by its features, also where the graph was given. One that equals its
-        nearest training sample is that sample.
+        A new sample has no edges, so it is placed by its features, also where the graph was given. One that equals a
+        training sample is that sample.
         """
         x = self._features(X)
         nearest = self._nearest_samples(x)
         votes = self.labels_[nearest]
         # How many neighbours agree with each; the first maximum is the nearest of the largest group.
-        agreeing = (votes[:, :, None] == votes[:, None, :]).sum(axis=2)
-        known = (x == self.graph_.x[torch.from_numpy(nearest[:, 0])].float().numpy()).all(axis=1)
-        return np.where(known, votes[:, 0], votes[np.arange(len(votes)), agreeing.argmax(axis=1)])
+        agreeing = sum((votes == one[:, None]).astype(np.int16) for one in votes.T)
+        voted = votes[np.arange(len(votes)), agreeing.argmax(axis=1)]
+        node = nodes_of(self.graph_.x, torch.from_numpy(x), torch.from_numpy(nearest)).numpy()
+        known = node < len(self.labels_)
+        return np.where(known, self.labels_[np.where(known, node, 0)], voted)

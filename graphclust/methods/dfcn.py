@@ -53,8 +53,9 @@ class DFCN(GraphCodes, FineTuned):
 
     Departures: one share of the blend for each dimension of the code, not for each sample's each dimension; samples as
     they are, not their principal components; ReLU instead of leaky ReLU; tanh after the sum over neighbours, and none
-    at the decoder's end; Bernoulli likelihood for data in [0, 1]; P follows Q in every step; labels are the argmax of
-    Q, not a last k-means.
+    at the decoder's end; Bernoulli likelihood for data in [0, 1]; the geometric mean of the three assignments, as in
+    the authors' code, where the paper has the arithmetic one; P follows Q in every step; labels are the argmax of Q,
+    not a last k-means.
 
     Parameters
     ----------

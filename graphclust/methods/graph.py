@@ -14,6 +14,7 @@ from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
 from graphclust.graph.attachment import attach
 from graphclust.graph.copies import first_of_copies, joins_neighbors
+from graphclust.graph.kernels import check_kernel
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.training.batches import BatchSource
@@ -33,6 +34,8 @@ class GraphClusterer(DeepClusterer):
         M, the neighbours that each sample is joined to.
     metric, kernel, symmetrize : str
         Of the sample graph, see `SampleGraph.from_features`.
+    bandwidth : float or {"self-tuning", "median"}
+        Of the heat kernel: t for all edges, the median of the squared distances for it, or one for each sample.
     normalization : {"symmetric", "row"}
         Of the propagation matrix.
     batch_size : int or None
@@ -48,6 +51,7 @@ class GraphClusterer(DeepClusterer):
     n_neighbors: int = 5
     metric: str = "euclidean"
     kernel: str = "heat"
+    bandwidth: float | str = "self-tuning"
     symmetrize: str = "union"
     normalization: str = "symmetric"
     num_workers: int = 0
@@ -58,6 +62,12 @@ class GraphClusterer(DeepClusterer):
         super()._check_parameters()
         check_count(self.n_neighbors, "n_neighbors")
         check_count(self.num_workers, "num_workers", 0)
+        if self.device is not None and torch.device(self.device).type == "mps":
+            raise ValueError(
+                f"device={str(self.device)!r} has no products of sparse matrices, which graph methods need: use 'cpu', "
+                "'cuda' or None"
+            )
+        check_kernel(self.kernel, self.bandwidth)
         check_choice(self.normalization, "normalization", ("symmetric", "row"))
 
     def _data_of(self, X: Input) -> SampleGraph:
@@ -75,6 +85,7 @@ class GraphClusterer(DeepClusterer):
             n_neighbors=self.n_neighbors,
             metric=self.metric,
             kernel=self.kernel,
+            bandwidth=self.bandwidth,
             symmetrize=self.symmetrize,
             device=device if device is not None and device.type == "cuda" else None,
             random_state=0,

@@ -16,6 +16,8 @@ from graphclust.graph.linkage import row_maxima
 #: Degrees of freedom that are tried; the last one is a Gaussian.
 _FREEDOM = (3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0, 1000.0)
 _BLOCK = 65_536
+#: Covariances that are factored at once.
+_CLUSTERS = 256
 _SAMPLE = 100_000
 
 
@@ -99,11 +101,15 @@ class GraphMixture:
                 scatter[k] = rows.T @ rows
         pooled = scatter.sum(axis=0) / n
         pooled += (1e-6 * np.trace(pooled) / p + 1e-30) * np.eye(p)
-        covariance = (scatter + p * pooled) / (size + p)[:, None, None]
-        lower = np.linalg.cholesky(covariance)
-        half_log_det = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
-        offset = np.log((size + 1.0) / (n + n_clusters)) - half_log_det
-        mixture = cls(mean.astype(np.float32), np.linalg.inv(lower).astype(np.float32), offset, 0.0)
+        whiten = np.empty((n_clusters, p, p), dtype=np.float32)
+        offset = np.log((size + 1.0) / (n + n_clusters))
+        for start in range(0, n_clusters, _CLUSTERS):
+            some = slice(start, start + _CLUSTERS)
+            lower = np.linalg.cholesky((scatter[some] + p * pooled) / (size[some] + p)[:, None, None])
+            offset[some] -= np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+            whiten[some] = np.linalg.inv(lower)
+        del scatter
+        mixture = cls(mean.astype(np.float32), whiten, offset, 0.0)
         rows = np.random.default_rng(0).choice(n, min(n, _SAMPLE), replace=False)
         part = labels[rows]
         own = sp.csr_matrix(

@@ -350,6 +350,7 @@ class LearnedGraphClustering(GraphClusterer):
         return {
             "n_neighbors": self.n_neighbors,
             "kernel": self.kernel,
+            "bandwidth": self.bandwidth,
             "symmetrize": self.symmetrize,
             "recall": recall,
             "random_state": 0,

@@ -81,11 +81,13 @@ class VGDCN(Generating, FusedClusterer):
     def thesis(cls, n_clusters: int, **changes: Any) -> VGDCN:
         """The method as the thesis describes it, but for its errors (pixels outside [0, 1], purity as accuracy).
 
-        d-500-500-2000-10, M = 3, epsilon = 0.7, mixture fitted to the codes, random graph branch, Student-t target,
-        delta = 0.01, rate 1e-3 times 0.9 every 10 epochs, 100 epochs. `changes` override any of them.
+        d-500-500-2000-10, M = 3, one t of the heat kernel for all edges, epsilon = 0.7, mixture fitted to the codes,
+        random graph branch, Student-t target, delta = 0.01, rate 1e-3 times 0.9 every 10 epochs, 100 epochs. `changes`
+        override any of them.
         """
         as_written: dict[str, Any] = {
             "n_neighbors": 3,
+            "bandwidth": "median",
             "epsilon": 0.7,
             "hidden_channels": (500, 500, 2000),
             "init": "mixture",

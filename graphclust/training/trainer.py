@@ -40,8 +40,8 @@ _COMPILED = "PRIMITIVE_CACHE_CAPACITY"
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; None or "auto" takes CUDA, else the CPU (Apple's MPS lacks the sparse products)."""
-    if device is None or device == "auto":
+    """The device asked for; None takes CUDA, else the CPU (Apple's MPS lacks the sparse products)."""
+    if device is None:
         if torch.cuda.is_available():
             return _own_cuda_device()
         return torch.device("cpu")

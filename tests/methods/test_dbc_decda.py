@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import graphclust
 from graphclust import DBC, DECDA
+from graphclust.methods.deep_autoencoder import WARM_UP
 from graphclust.nn import (
     ConvEncoder,
     MLPEncoder,
@@ -170,7 +171,8 @@ def test_stops_when_renewals_change_no_label(x: np.ndarray) -> None:
     # Without batch normalisation, whose running statistics move by themselves.
     model = DBC(4, **{**TINY, "epochs": 40}, image_shape=None, learning_rate=1e-8, period=2).fit(x)
     records = [r for r in model.history_ if r["stage"] == "clustering"]
-    assert len(records) == 7  # the first epoch, and three periods of two
+    # The warm-up (a step an epoch), and three periods of two.
+    assert len(records) == WARM_UP + 6
 
 
 def test_resumes_in_the_middle_of_a_period(x: np.ndarray, tmp_path: Path) -> None:

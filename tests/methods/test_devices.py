@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch_geometric.data import Data
 
+from graphclust import SDCN
 from graphclust.graph import SampleGraph
 from graphclust.graph.counting import _graph_of
 from graphclust.graph.sample_graph import on_cpu
@@ -38,3 +40,8 @@ def test_a_copy_is_moved(graph: SampleGraph) -> None:
 def test_what_is_on_the_processor_is_not_copied() -> None:
     data = Data(x=torch.zeros(3, 2))
     assert on_cpu(data) is data
+
+
+def test_graph_methods_say_at_once_that_a_device_is_none_for_them() -> None:
+    with pytest.raises(ValueError, match="device='mps' has no products of sparse matrices"):
+        SDCN(2, device="mps").fit(np.eye(4, dtype=np.float32))

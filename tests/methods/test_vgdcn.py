@@ -234,6 +234,7 @@ class TestThesis:
         expected = {
             "n_clusters": 10,
             "n_neighbors": 3,
+            "bandwidth": "median",
             "epsilon": 0.7,
             "hidden_channels": (500, 500, 2000),
             "latent_dim": 10,
@@ -253,6 +254,11 @@ class TestThesis:
     def test_runs(self, x: np.ndarray) -> None:
         changes = {name: value for name, value in TINY.items() if name != "branch_epochs"}
         model = VGDCN.thesis(5, **changes).fit(x)
+        how = model.graph_.construction
+        weight = torch.exp(-(model.graph_["neighbor_distance"].double() ** 2) / how["t"])  # one t for all
+        kept = model.graph_.edge_weight.double()
+        assert kept.max() == pytest.approx(float(weight.max()), rel=1e-5)
+        assert kept.min() == pytest.approx(float(weight.min()), rel=1e-5)
         assert {record["stage"] for record in model.history_} == {"pretraining", "clustering"}
         np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-5)
 
