@@ -172,6 +172,8 @@ class FineTuned(AutoEncoderClusterer):
     batch_size: int | None = 256
     tolerance: float | None = 1e-3
 
+    _warm_up: ClassVar[int] = WARM_UP
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         for name in ("learning_rate", "decay"):
@@ -197,7 +199,7 @@ class FineTuned(AutoEncoderClusterer):
             self.learning_rate,
             decay=self.decay,
             decay_every=self.decay_every,
-            warm_up=WARM_UP,
+            warm_up=self._warm_up,
             batch_size=self.batch_size,
             uses_graph=self.uses_graph,
             start=start,

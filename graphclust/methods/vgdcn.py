@@ -76,6 +76,8 @@ class VGDCN(Generating, FusedClusterer):
     decay: float = 0.9
 
     _variational: ClassVar[bool] = True
+    #: Its steps are short, and twenty are all that there are in a full batch.
+    _warm_up: ClassVar[int] = 0
 
     @classmethod
     def thesis(cls, n_clusters: int, **changes: Any) -> VGDCN:
