@@ -17,7 +17,7 @@ from graphclust._storage import resolve
 from graphclust.distributed._ray import connect, load_ray, run_blocks
 from graphclust.distributed.rows import MappedFile, cut, part_of
 from graphclust.distributed.search import FAN_IN, Found, merge, search_shard
-from graphclust.graph._metrics import Metric, Rows
+from graphclust.graph.metric import Metric, Rows
 from graphclust.graph.self_join_state import JoinState, checksum
 
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 8192, 65_536

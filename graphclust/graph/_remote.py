@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from graphclust.graph._metrics import Rows
+from graphclust.graph.metric import Rows
 
 Track = Callable[[Iterable], Iterable]
 

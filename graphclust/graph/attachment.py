@@ -10,11 +10,10 @@ from torch import Tensor
 from torch_geometric.utils import coalesce
 
 from graphclust._checks import check_count, check_features
-from graphclust.graph._indexes import is_exact_affordable
-from graphclust.graph._metrics import Metric
 from graphclust.graph.kernels import attached_weights, neighbor_edges
+from graphclust.graph.known_samples import search_among
+from graphclust.graph.metric import Metric
 from graphclust.graph.neighborhood import PartRows, around
-from graphclust.graph.search import NeighborSearch
 
 #: Samples that are compared at once.
 _ROWS = 65536
@@ -74,15 +73,8 @@ def neighbors_in(graph: Any, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
             "the graph joins samples by the codes of a network, among which features have no place: use `predict` of "
             "the model that it belongs to"
         )
-    # For a few new samples a scan is cheaper than building the index again.
-    n, d = graph.x.shape
-    few = is_exact_affordable(len(x), n, d, Metric.make(how["metric"], how["p"]))
-    index = "exact" if few else how["index"]
-    return (
-        NeighborSearch(how["metric"], p=how["p"], index=index, recall=how["recall"])
-        .fit(graph.x)
-        .neighbors(x, k)
-    )
+    metric = Metric.make(how["metric"], how["p"])
+    return search_among(graph, len(x), metric, index=how["index"], recall=how["recall"]).neighbors(x, k)
 
 
 def attach(graph: Any, x_new: Any, hops: int | None = None) -> Any:

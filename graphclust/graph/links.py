@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from graphclust.graph._metrics import Metric
+from graphclust.graph.metric import Metric
 from graphclust.graph.sample_graph import SampleGraph
 
 _BLOCK_VALUES = 1 << 22

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from graphclust._checks import check_count, check_device, check_features, check_generator, check_number
 from graphclust._progress import tracked
-from graphclust.graph._engines import exact_engine, load_faiss, scan
-from graphclust.graph._indexes import ApproximateIndex, choose_index, is_exact_affordable, is_self_join
-from graphclust.graph._metrics import Metric, Rows
 from graphclust.graph._remote import RemoteEngine, remote_engine
+from graphclust.graph.engines import exact_engine, load_faiss, scan
+from graphclust.graph.indexes import ApproximateIndex, choose_index, is_exact_affordable, is_self_join
+from graphclust.graph.metric import Metric, Rows
 from graphclust.graph.self_join import SelfJoin
 
 #: Candidates asked for beyond k, so that the direct distances can correct the float32 order of the engines.

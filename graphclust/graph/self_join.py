@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphclust.graph._metrics import Rows
+from graphclust.graph.metric import Rows
 from graphclust.graph.self_join_codes import Codes, distances_to, nearest_of, search_exactly
 from graphclust.graph.self_join_lists import BLOCK, DIRECTIONS, Basis, Lists, make_lists
 from graphclust.graph.self_join_plan import Way, choose_way

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphclust.graph._engines import load_faiss
-from graphclust.graph._metrics import Rows
+from graphclust.graph.engines import load_faiss
+from graphclust.graph.metric import Rows
 from graphclust.graph.self_join_lists import BLOCK, Basis, Lists, draw
 
 #: Samples of which the codes' levels are computed (one block), and rounds of k-means in each direction.

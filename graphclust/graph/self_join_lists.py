@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphclust.graph._engines import load_faiss
-from graphclust.graph._metrics import Rows
+from graphclust.graph.engines import load_faiss
+from graphclust.graph.metric import Rows
 
 #: Principal directions in which lists are made and found; more say little about which lists are near.
 DIRECTIONS = 32

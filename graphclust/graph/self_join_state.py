@@ -18,8 +18,8 @@ import torch
 
 from graphclust._files import new_map
 from graphclust.graph import storage
-from graphclust.graph._engines import load_faiss
-from graphclust.graph._metrics import Rows
+from graphclust.graph.engines import load_faiss
+from graphclust.graph.metric import Rows
 
 FORMAT = "graphclust.SelfJoin"
 VERSION = 1

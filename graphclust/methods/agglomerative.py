@@ -17,9 +17,9 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.preprocessing import normalize
 
 from graphclust._checks import check_choice
-from graphclust.graph._metrics import Metric
 from graphclust.graph.attachment import nodes_of
 from graphclust.graph.links import linked_pairs, pair_distances
+from graphclust.graph.metric import Metric
 from graphclust.methods.inputs import Input
 from graphclust.methods.merging import merge_linked
 from graphclust.methods.shallow_graph import ShallowGraphClusterer

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from graphclust._checks import check_count
 from graphclust.graph import SampleGraph
-from graphclust.graph._metrics import Metric
 from graphclust.graph.links import linked_pairs, pair_distances
+from graphclust.graph.metric import Metric
 from graphclust.methods.centers import Distortion
 from graphclust.methods.inputs import Input
 from graphclust.methods.kmeans import k_means

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from graphclust._checks import check_count, check_features, check_number
 from graphclust.graph import SampleGraph
-from graphclust.graph._metrics import Metric
+from graphclust.graph.metric import Metric
 from graphclust.methods.agglomerative_density import LEAST_SHARE, join_parts, pair_densities
 from graphclust.methods.base import RESULTS
 from graphclust.methods.deep_autoencoder import WARM_UP, AutoEncoderClusterer

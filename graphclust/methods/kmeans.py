@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import normalize
 
 from graphclust._checks import check_choice, check_count
-from graphclust.graph._engines import load_faiss
+from graphclust.graph.engines import load_faiss
 from graphclust.methods.centers import CenterClusterer, Distortion
 
 ENGINES = ("auto", "faiss", "sklearn")

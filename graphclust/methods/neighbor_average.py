@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphclust.graph import NeighborSearch, SampleGraph
-from graphclust.graph._indexes import is_exact_affordable
-from graphclust.graph._metrics import Metric
+from graphclust.graph import SampleGraph
 from graphclust.graph.kernels import attached_weights
+from graphclust.graph.known_samples import search_among
+from graphclust.graph.metric import Metric
 from graphclust.methods.starts import propagated
 from graphclust.training.batches import BatchSource
 from graphclust.training.inference import N_TOP
@@ -57,7 +57,7 @@ def sharpened_labels(p: Table) -> Tensor:
 class Neighbors:
     """The samples of a graph that new samples are nearest to, to average probabilities with.
 
-    The index of the search is built once, for as many new samples as will come.
+    The search is that of the graph (`search_among`), for as many new samples as will come.
 
     Parameters
     ----------
@@ -71,12 +71,9 @@ class Neighbors:
 
     def __init__(self, graph: SampleGraph, probabilities: Table, n_new: int) -> None:
         how = graph.construction
-        n, d = graph.x.shape
-        few = is_exact_affordable(n_new, n, d, Metric.make(how["metric"], how["p"]))
-        index = "exact" if few else how["index"]
-        self.search = NeighborSearch(how["metric"], p=how["p"], index=index, recall=how["recall"]).fit(
-            graph.x
-        )
+        n = len(graph.x)
+        metric = Metric.make(how["metric"], how["p"])
+        self.search = search_among(graph, n_new, metric, index=how["index"], recall=how["recall"])
         self.graph, self.probabilities = graph, probabilities
         assert graph.neighbor_distance is not None
         some = graph.neighbor_distance[:: max(1, n // _ROWS)].double()

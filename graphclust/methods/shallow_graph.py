@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphclust._checks import check_choice, check_count
-from graphclust.graph import NeighborSearch, SampleGraph
-from graphclust.graph._indexes import is_exact_affordable
-from graphclust.graph._metrics import Metric
+from graphclust.graph import SampleGraph
+from graphclust.graph.known_samples import search_among
+from graphclust.graph.metric import Metric
 from graphclust.methods.centers import METRICS
 from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.methods.shallow import ShallowClusterer
@@ -75,12 +75,9 @@ class ShallowGraphClusterer(ShallowClusterer):
 
     def _nearest_samples(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """The nearest training samples of new ones, [M, d] -> [M, n_neighbors], nearest first."""
-        known = self.graph_.x
-        metric = Metric.make(self.metric, self.p)
-        # For a few new samples a scan is cheaper than an index.
-        index = "exact" if is_exact_affordable(len(x), len(known), x.shape[1], metric) else "auto"
-        search = NeighborSearch(self.metric, p=self.p, index=index).fit(known)
-        return search.neighbors(x, min(self.n_neighbors, len(known)))[0].numpy()
+        recall = self.graph_.construction.get("recall", 0.95)
+        search = search_among(self.graph_, len(x), Metric.make(self.metric, self.p), recall=recall)
+        return search.neighbors(x, min(self.n_neighbors, len(self.graph_.x)))[0].numpy()
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)

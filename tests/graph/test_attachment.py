@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphclust import VGDCN, ConsensusClustering, DinkNet, GraphMI, SampleGraph
+from graphclust.graph import NeighborSearch
 from graphclust.graph.attachment import StackedRows, attach
 
 
@@ -83,3 +86,28 @@ def test_labelling_copies_no_features_and_cuts_no_fractions(
     new = (digits[0][300:330] * 15).astype(np.float32) - 0.4
     monkeypatch.setattr(StackedRows, "tensor", lambda rows: pytest.fail("all rows were copied"))
     np.testing.assert_allclose(on_bytes.predict_proba(new), on_floats.predict_proba(new), atol=1e-5)
+
+
+def test_an_index_is_built_once_for_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often new samples are joined to it; other features have another one, and it goes with its graph."""
+    built = []
+    fit = NeighborSearch.fit
+
+    def counting(self: NeighborSearch, x: Any) -> NeighborSearch:
+        built.append(self.index)
+        return fit(self, x)
+
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    graph = SampleGraph.from_features(x, 5)
+    monkeypatch.setattr(NeighborSearch, "fit", counting)
+    first = graph.attach(x[:3] + 0.1)
+    again = graph.attach(x[:3] + 0.1)
+    assert built == ["exact"]
+    assert torch.equal(first.edge_index, again.edge_index)
+    graph.x = x.flip(0)
+    moved = graph.attach(x[:3] + 0.1)
+    assert built == ["exact"] * 2 and not torch.equal(first.neighbor_index[-3:], moved.neighbor_index[-3:])
+    held = weakref.ref(graph)
+    del graph, first, again, moved
+    gc.collect()
+    assert held() is None

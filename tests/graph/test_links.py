@@ -8,8 +8,8 @@ import torch
 from scipy.spatial.distance import cdist
 
 from graphclust.graph import SampleGraph, links
-from graphclust.graph._metrics import Metric
 from graphclust.graph.links import _Outside, linked_pairs
+from graphclust.graph.metric import Metric
 
 SCIPY = {1.0: "cityblock", 2.0: "euclidean", 3.0: "minkowski"}
 

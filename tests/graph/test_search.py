@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-import graphclust.graph._engines as engines
-import graphclust.graph._indexes as indexes
-import graphclust.graph._metrics as metrics
+import graphclust.graph.engines as engines
+import graphclust.graph.indexes as indexes
+import graphclust.graph.metric as metrics
 import graphclust.graph.search as search_module
 from graphclust.graph import NeighborSearch
 
@@ -91,8 +91,8 @@ def test_without_faiss_large_data_names_both_extras(no_faiss):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "manhattan"])
 def test_blocks_merge_exactly(x, metric, monkeypatch):
     whole = NeighborSearch(metric).fit(x).self_neighbors(9)
-    monkeypatch.setattr("graphclust.graph._metrics._BLOCK_BYTES", 37 * 4 * 7)
-    monkeypatch.setattr("graphclust.graph._engines.QUERY_BLOCK", 41)
+    monkeypatch.setattr("graphclust.graph.metric._BLOCK_BYTES", 37 * 4 * 7)
+    monkeypatch.setattr("graphclust.graph.engines.QUERY_BLOCK", 41)
     monkeypatch.setattr("graphclust.graph.search._REFINE_BYTES", 5000)
     parts = NeighborSearch(metric).fit(x).self_neighbors(9)
     assert torch.equal(whole[0], parts[0]) and torch.equal(whole[1], parts[1])

@@ -11,13 +11,13 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-import graphclust.graph._indexes as indexes
+import graphclust.graph.indexes as indexes
 import graphclust.graph.self_join as self_join
 import graphclust.graph.self_join_plan as plan
 import graphclust.graph.self_join_state as state_module
 from graphclust import _files
 from graphclust.graph import NeighborSearch, SampleGraph
-from graphclust.graph._metrics import Metric, Rows
+from graphclust.graph.metric import Metric, Rows
 from graphclust.graph.self_join_codes import Codes, distances_to, nearest_of, search_exactly
 from graphclust.graph.self_join_lists import Basis, make_lists
 from graphclust.graph.self_join_state import JoinState, single_threaded_workers

@@ -18,8 +18,8 @@ from torch_geometric.data import Data
 
 import graphclust
 from graphclust import Agglomerative, AgglomerativeDensity, KMeans, SampleGraph
-from graphclust.graph._metrics import Metric
 from graphclust.graph.links import linked_pairs, pair_distances
+from graphclust.graph.metric import Metric
 from graphclust.methods.agglomerative import agglomerate
 from graphclust.methods.agglomerative_density import pair_densities, part_links
 from graphclust.methods.merging import merge_linked

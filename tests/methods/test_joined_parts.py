@@ -8,7 +8,7 @@ import torch
 from scipy.cluster.hierarchy import is_valid_linkage
 
 from graphclust.graph import SampleGraph
-from graphclust.graph._metrics import Metric
+from graphclust.graph.metric import Metric
 from graphclust.methods.agglomerative_density import PairDensities, join_parts, pair_densities, part_links
 from graphclust.methods.trees import cut_leaves
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphclust.graph._metrics import Metric, Rows
+from graphclust.graph.metric import Metric, Rows
 
 #: Queries handed over at once: large enough for full speed, small enough for a progress bar.
 QUERY_BLOCK = 8192

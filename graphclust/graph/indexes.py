@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphclust.graph._engines import QUERY_BLOCK, faiss_metric, load_faiss
-from graphclust.graph._metrics import Metric, Rows
+from graphclust.graph.engines import QUERY_BLOCK, faiss_metric, load_faiss
+from graphclust.graph.metric import Metric, Rows
 
 #: Multiply-adds that exact search may cost: some ten to thirty seconds on two cores.
 EXACT_BUDGET = 2e11

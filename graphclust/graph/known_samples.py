@@ -1,0 +1,42 @@
+"""The search among the samples of a graph for the neighbours of new ones, kept from one call to the next."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import Tensor
+
+from graphclust.graph.indexes import is_exact_affordable
+from graphclust.graph.metric import Metric
+from graphclust.graph.search import NeighborSearch
+
+#: Of each graph, by its id while it is there. An index of a million samples takes a minute to build, and a model is
+#: asked more than once.
+_KEPT: dict[int, dict[tuple[str, Metric, float], tuple[Tensor, NeighborSearch]]] = {}
+
+
+def search_among(
+    graph: Any, n_new: int, metric: Metric, *, index: str = "auto", recall: float = 0.95
+) -> NeighborSearch:
+    """A search among the samples of a graph, for `n_new` new ones: by a scan where that is cheaper than an index.
+
+    Parameters
+    ----------
+    graph : SampleGraph
+        With features.
+    n_new : int
+    metric : Metric
+    index, recall
+        See `NeighborSearch`.
+    """
+    n, d = graph.x.shape
+    chosen = "exact" if is_exact_affordable(n_new, n, d, metric) else index
+    if id(graph) not in _KEPT:
+        weakref.finalize(graph, _KEPT.pop, id(graph), None)
+    kept = _KEPT.setdefault(id(graph), {})
+    known = kept.get((chosen, metric, recall))
+    if known is None or known[0] is not graph.x:
+        search = NeighborSearch(metric.name, p=metric.p, index=chosen, recall=recall).fit(graph.x)
+        known = kept[chosen, metric, recall] = (graph.x, search)
+    return known[1]
