@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from graphclust._checks import sample_rows
+from graphclust.datasets import Dataset
 from graphclust.graph import SampleGraph
 from graphclust.methods import METHODS
 
@@ -46,7 +47,8 @@ def cluster(
 
     Parameters
     ----------
-    data : array, tensor, SampleGraph, PyG Data, path, list of paths, or what `graphclust.images.read_images` takes
+    data : array, tensor, SampleGraph, PyG Data, path, list of paths, or what `graphclust.images.read_images` takes;
+        or a data set of `graphclust.datasets.load`
         Features [N, d], images [N, H, W], [N, H, W, C] or [N, C, H, W], samples with edges, a folder of images.
     n_clusters : int or None
         K; None lets the method estimate it, with a warning where it finds no groups: by borders
@@ -77,6 +79,8 @@ def cluster(
     (178,)
     """
     images = None
+    if isinstance(data, Dataset):
+        data = data.samples()
     is_graph = isinstance(data, Data)
     if is_graph or isinstance(data, (list, tuple)):
         from graphclust.methods.inputs import check_fields, check_pair

@@ -83,6 +83,14 @@ class Dataset:
         parts.append(f"{len(self.class_names)} classes")
         return f"Dataset({self.name!r}: {', '.join(parts)}; from {self.source})"
 
+    def samples(self) -> Any:
+        """What `graphclust.cluster` takes: the graph where there is one, else images, image files or features."""
+        if self.edge_index is not None:
+            return self.graph_data()
+        if self.images is not None:
+            return self.images
+        return self.x if self.paths is None else [str(path) for path in self.paths]
+
     def graph_data(self) -> Data:
         """The attributed graph as a PyG ``Data`` with ``x``, ``edge_index`` and ``y``, without a copy.
 

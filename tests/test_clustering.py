@@ -16,6 +16,7 @@ from sklearn.datasets import load_iris, make_blobs
 from torch_geometric.data import Data, HeteroData
 
 import graphclust
+from graphclust import datasets
 from graphclust.clustering import _needs_reading, few_samples, suitable_method
 from graphclust.methods import METHODS
 
@@ -283,3 +284,15 @@ def test_one_cluster_is_said_aloud() -> None:
     ):
         with pytest.warns(UserWarning, match="all 300 samples are in one cluster"):
             model.fit(noise)
+
+
+def test_a_data_set_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its graph, else its images, else its features; classes are not read."""
+    x, y = np.random.default_rng(0).random((12, 16), dtype=np.float32), np.arange(12) % 2
+    edges = np.array([[0, 1], [1, 0]])
+    seen: list[Any] = []
+    monkeypatch.setattr(graphclust.KMeans, "fit", lambda self, data: seen.append(data))
+    for parts in ({"x": x}, {"x": x, "images": x.reshape(-1, 4, 4)}, {"x": x, "edge_index": edges}):
+        graphclust.cluster(datasets.Dataset("own", "here", y=y, **parts), 2, method="KMeans")
+    assert seen[0] is x and seen[1].shape == (12, 4, 4)
+    assert isinstance(seen[2], Data) and seen[2].edge_index.tolist() == edges.tolist()
