@@ -10,7 +10,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -323,9 +323,22 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = scratch_beside(path)
     try:
         yield partial
+        sync(partial)
         os.replace(partial, path)
+        if os.name == "posix":
+            sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's list of names, on the disk: a name that outlives its content is an empty file."""
+    number = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        with suppress(OSError):  # a file system that cannot is as safe as it can be
+            os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def new_map(path: Path, shape: tuple[int, ...], dtype: Any, remedy: str) -> np.memmap:

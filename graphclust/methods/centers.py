@@ -287,17 +287,20 @@ class CenterClusterer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Shallow
 
     def predict(self, X: Input) -> NDArray[np.int64]:
         """Nearest centre of each sample, [M, d] -> [M]."""
+        # Before `transform` rounds to float32, in which far samples are as near to all centres.
+        return np.concatenate([block.argmin(axis=1) for block in self._distances(X)])
+
+    def _distances(self, X: Input) -> Iterator[NDArray[np.float64]]:
+        """Distances to the centres, by blocks of samples [b, K]."""
         x, centers = self._features(X), self.cluster_centers_
         distortion = Distortion.make(self.metric, self.p)
-        # By blocks, and before `transform` rounds to float32, in which far samples are as near to all centres.
         step = max(1, _BLOCK_VALUES // max(centers.shape))
-        blocks = [x[i : i + step] for i in range(0, len(x), step)]
-        return np.concatenate([distortion.distances(block, centers).argmin(axis=1) for block in blocks])
+        for start in range(0, len(x), step):
+            yield distortion.distances(x[start : start + step], centers)
 
     def transform(self, X: Input) -> NDArray[np.float32]:
         """Distances to the centres by the metric, [M, d] -> [M, K]; not squared, and no powers."""
-        distortion = Distortion.make(self.metric, self.p)
-        return distortion.distances(self._features(X), self.cluster_centers_).astype(np.float32)
+        return np.concatenate([block.astype(np.float32) for block in self._distances(X)])
 
     def __sklearn_tags__(self) -> Any:
         """Tags for scikit-learn: distances are float32."""
