@@ -134,6 +134,9 @@ class GraphClusterer(DeepClusterer):
                 "SampleGraph that holds the samples and their edges"
             )
         attached = self._attach(features)
+        if attached.get("part") is None and bool((attached.stand_for < attached.num_old).all()):
+            # Nothing is new. Layers of the user's may read how many edges leave a sample, and new ones add some.
+            return self._source(self.graph_, self._device), attached.stand_for
         return self._source(attached, self._device), attached.stand_for
 
     def _attach(self, features: Tensor) -> SampleGraph:

@@ -17,6 +17,7 @@ from sklearn.preprocessing import normalize
 from graphclust._checks import check_choice, check_count
 from graphclust.graph.engines import load_faiss
 from graphclust.methods.centers import CenterClusterer, Distortion
+from graphclust.methods.inputs import Input
 
 ENGINES = ("auto", "faiss", "sklearn")
 #: Iterations of FAISS between two looks at the gain.
@@ -225,6 +226,12 @@ class KMeans(CenterClusterer):
         super()._check_parameters()
         _check_engine(self.engine, Distortion.make(self.metric, self.p).metric)
         check_count(self.n_init, "n_init")
+
+    def score(self, X: Input, y: Any = None) -> float:
+        """The sum above for other samples, with the sign changed: larger is better, as model selection wants it."""
+        distortion = Distortion.make(self.metric, self.p)
+        points = distortion.points(self._features(X))
+        return -float(distortion.assign(points, self.cluster_centers_)[1].sum())
 
     def _fit(self, x: NDArray[np.float32], seed: int) -> None:
         options = {

@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch_geometric.nn import ChebConv
 
 from graphclust import METHODS, VGDCN, KMeans
 from graphclust.methods import DeepClusterer
@@ -84,6 +85,20 @@ def test_grid_search_with_a_score_that_needs_no_labels(x: np.ndarray) -> None:
     assert search.best_score_ == scores.max()
     assert search.best_estimator_.n_neighbors == search.best_params_["n_neighbors"]
     assert search.predict(x[:3]).shape == (3,)
+
+
+def test_grid_search_of_k_means_needs_no_score_of_the_user_s(x: np.ndarray) -> None:
+    search = GridSearchCV(KMeans(random_state=0), {"n_clusters": [2, 6]}, cv=2).fit(x)
+    assert search.best_params_ == {"n_clusters": 6}
+    model = KMeans(4, random_state=0).fit(x)
+    assert model.score(x) == pytest.approx(-model.inertia_, rel=1e-5)
+
+
+def test_training_samples_have_their_labels_with_a_layer_of_the_user_s(x: np.ndarray) -> None:
+    """Also one that reads more than the edges into a sample."""
+    model = VGDCN(4, **TINY, conv=lambda i, o: ChebConv(i, o, K=2)).fit(x)
+    np.testing.assert_array_equal(model.predict(x), model.labels_)
+    np.testing.assert_array_equal(model.predict(x[7:9]), model.labels_[7:9])
 
 
 def test_names_of_columns(x: np.ndarray) -> None:
