@@ -361,6 +361,11 @@ class TestData:
         assert adjusted_rand_score(found, method.fit(data.samples()).labels_) < 0.9
 
 
+def test_a_folder_of_images_is_told_how_to_be_compared(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"is a folder: .*graphclust\.images\.read_images\(folder\)\.x"):
+        read_data(tmp_path)
+
+
 def test_peak_memory_grows_with_what_is_used() -> None:
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")

@@ -132,6 +132,11 @@ def read_data(
                 )
             data = datasets.load(str(data))
         else:
+            if Path(data).is_dir():
+                raise ValueError(
+                    f"{data} is a folder: methods are compared on features; of images numpy.save("
+                    '"features.npy", graphclust.images.read_images(folder).x), and compare that file'
+                )
             column = labels if isinstance(labels, str) else None
             table = read_features(data, key=key, labels=column, ignore=ignore)
             true = labels if column is None else table.labels
