@@ -19,6 +19,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_edges_are_read, check_features
 from graphclust.graph import SampleGraph
+from graphclust.graph.copies import joins_neighbors
 from graphclust.graph.counting import estimate_n_clusters
 from graphclust.graph.sample_graph import on_cpu
 from graphclust.nn.convolutional import check_image_shape
@@ -144,6 +145,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             # Names of columns that an earlier fit saw do not belong to this one.
             estimator.__dict__.pop("feature_names_in_", None)
             estimator.image_shape_ = estimator.image_range_ = None
+            _warn_of_unread_edges(estimator, X)
         known = None if reset else estimator.n_features_in_
         x = check_features(X.x, "X.x", min_samples=least, n_features=known).cpu()
         if reset:
@@ -326,6 +328,18 @@ def _check_images(X: Any, image_shape: tuple[int, int, int], estimator: Any) -> 
         f"{given}, but {type(estimator).__name__} was fitted to height {fitted[0]}, width {fitted[1]} and "
         f"{fitted[2]} channel(s); resize them"
     )
+
+
+def _warn_of_unread_edges(estimator: Any, data: Data) -> None:
+    """Said of edges that were given to a method that reads features alone; of nearest neighbours nothing is lost."""
+    built = isinstance(data, SampleGraph) and joins_neighbors(data)
+    given = data.edge_index is not None and data.edge_index.numel() > 0
+    if given and not built and not getattr(estimator, "uses_graph", False):
+        warnings.warn(
+            f"{type(estimator).__name__} reads no edges, and those of X change nothing: take a method with a graph "
+            "(GraphInfomaxClustering, GAE, ...) or pass X.x",
+            stacklevel=5,
+        )
 
 
 def _value_range(X: NDArray[Any]) -> tuple[float, float]:

@@ -14,9 +14,10 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch_geometric.data import Data
 from torch_geometric.nn import ChebConv
 
-from graphclust import METHODS, VGDCN, KMeans
+from graphclust import METHODS, VGDCN, Agglomerative, KMeans, SampleGraph
 from graphclust.methods import DeepClusterer
 
 TINY: dict[str, Any] = {
@@ -155,6 +156,18 @@ def test_equal_samples_have_one_label(name: str, x: np.ndarray) -> None:
     assert all(len(set(labels[number == sample])) == 1 for sample in range(30))
     if hasattr(model, "predict"):
         np.testing.assert_array_equal(model.predict(copies), labels)
+
+
+def test_edges_that_a_method_does_not_read_are_told(x: np.ndarray) -> None:
+    graph = SampleGraph.from_features(x, 3)
+    given = Data(x=graph.x, edge_index=graph.edge_index)
+    with pytest.warns(UserWarning, match="KMeans reads no edges"):
+        KMeans(3, random_state=0).fit(given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for data in (graph, Data(x=graph.x)):  # of neighbours nothing is lost
+            KMeans(3, random_state=0).fit(data)
+        Agglomerative(3).fit(given)
 
 
 def test_transform_is_the_embedding(x: np.ndarray) -> None:
