@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -329,6 +330,14 @@ def replacing(path: Path) -> Iterator[Path]:
             sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_no_folder(path: Path) -> bool:
+    """Whether something else than a folder is there; by one look: between two another process may move its own away."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def sync(path: Path) -> None:

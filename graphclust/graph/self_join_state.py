@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphclust._files import new_map
+from graphclust._files import is_no_folder, new_map
 from graphclust.graph import storage
 from graphclust.graph.engines import load_faiss
 from graphclust.graph.metric import Rows
@@ -93,7 +93,7 @@ class JoinState:
             self._open(fingerprint)
 
     def _open(self, fingerprint: dict[str, Any]) -> None:
-        if self.folder.exists() and not self.folder.is_dir():
+        if is_no_folder(self.folder):
             raise ValueError(f"folder={str(self.folder)!r} is a file; pass a folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / _JOURNAL

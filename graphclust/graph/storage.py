@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from graphclust._checks import share_tensor
-from graphclust._files import open_map
+from graphclust._files import is_no_folder, open_map
 from graphclust._storage import fetch, resolve, sending
 
 FORMAT = "graphclust.SampleGraph"
@@ -74,7 +74,7 @@ def save(
             save(partial, values, construction)
         return Path(folder)
     folder = place
-    if folder.exists() and not folder.is_dir():
+    if is_no_folder(folder):
         raise ValueError(f"{folder} is a file; pass a folder")
     unknown = [
         key for key, value in values.items() if not (value is None or isinstance(value, (Tensor, *_PLAIN)))

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator
 
-from graphclust._files import naming_full_disk, scratch_beside
+from graphclust._files import is_no_folder, naming_full_disk, scratch_beside
 from graphclust._storage import fetch, file_checksum, resolve, sending
 
 FORMAT_VERSION = 1
@@ -52,7 +52,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             yield partial
         return
     folder = place
-    if folder.exists() and not folder.is_dir():
+    if is_no_folder(folder):
         raise ValueError(f"{folder} is a file: name a folder")
     foreign = sorted({child.name for child in folder.glob("*")} - _FILES)
     if foreign:
