@@ -33,8 +33,8 @@ class GAE(GraphEncoderClusterer):
 
     The paper predicts links and has no reported clustering. Reported by others: 59.6 / NMI 42.9 / ARI 34.7 on Cora (by
     the authors of ARGA; Pan et al. 2018), 67.5 / 50.1 / 45.6 there by an independent rerun (PyAGC), 63.1 / 60.7 / 50.3
-    on USPS by SDCN's authors. This one gave 63.0 +- 4.6 / 48.0 / 39.3 on Cora (five seeds) and 89.5 / 84.9 / 80.5 on
-    digits (seeds 0 and 1).
+    on USPS by SDCN's authors. This one gave 63.0 +- 4.6 / 48.0 / 39.3 on Cora and 89.2 / 84.9 / 80.3 on
+    digits (five seeds each).
 
     The hidden layer has 32 units, as in the authors' code. A wider one learns single edges by heart where features are
     many: with 256, as in `DAEGC`, k-means on the codes of Cora (seed 0) is at 72.0 after 100 epochs, 66.9 after 200

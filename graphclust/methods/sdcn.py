@@ -23,8 +23,8 @@ class SDCN(FusedClusterer):
     .. math:: \frac1d L_{rec}(x, \hat x) + \alpha\, KL(P \| Q) + \beta\, KL(P \| Z_G),
 
     with DEC's Student-t assignments Q of the codes and their sharpened target P; :math:`Z_G`, the branch's softmax,
-    gives the labels. The paper reports 78.1 / NMI 79.5 / ARI 71.8 on USPS; this one gave 76.9 / NMI 77.0 there (one
-    seed), and 83.7, 84.7, 83.1 on digits (seeds 0 to 2).
+    gives the labels. The paper reports 78.1 / NMI 79.5 / ARI 71.8 on USPS; this one gave 75.8 +- 1.6 / 77.0 / 69.6
+    there and 81.9 +- 2.8 / 83.2 / 74.9 on digits (five seeds each).
 
     The branch starts at random, as the authors' does. ``warm_start=True`` with ``branch_epochs=25``, the start of
     `VGDCN`, begins at the k-means labels instead (81.0 and 84.5 on digits): for short runs, in which a random branch
