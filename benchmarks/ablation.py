@@ -4,7 +4,7 @@
 
 Images: `LearnedGraphClustering` as it comes, with its labels noted after each step of the same run, and with one part
 left out at a time. Vectors: `ConsensusClustering` with one scaling at a time and with all. Graphs:
-`GraphInfomaxClustering` with each view alone and with both. Writes benchmarks/results/ablation_<data>.csv; labels are
+`GraphContrastClustering` with each view alone and with both. Writes benchmarks/results/ablation_<data>.csv; labels are
 read by the metrics alone.
 """
 
@@ -109,14 +109,14 @@ def graphs(name: str, seed: int) -> dict[str, Any]:
     data, y = read(name)
     k, found = len(set(y)), {}
     for view in ("features", "edges", "components"):
-        model = graphclust.GraphInfomaxClustering(k, view=view, random_state=seed)
+        model = graphclust.GraphContrastClustering(k, view=view, random_state=seed)
         what = "propagated components" if view == "components" else view
         found[f"{what} alone, nothing trained"] = scored(y, model.fit(data).labels_)
-    model = graphclust.GraphInfomaxClustering(k, view="both", random_state=seed).fit(data)
+    model = graphclust.GraphContrastClustering(k, view="both", random_state=seed).fit(data)
     start = KMeans(k, n_init=60, random_state=seed)
-    found["infomax codes alone"] = scored(y, start.fit_predict(model.embedding_[:, : model.latent_dim]))
+    found["learnt codes alone"] = scored(y, start.fit_predict(model.embedding_[:, : model.latent_dim]))
     found["both, always"] = scored(y, model.labels_)
-    chosen = graphclust.GraphInfomaxClustering(k, random_state=seed).fit(data)
+    chosen = graphclust.GraphContrastClustering(k, random_state=seed).fit(data)
     return found | {"the encoder where its clusters are found again: as it comes": scored(y, chosen.labels_)}
 
 

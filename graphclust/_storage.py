@@ -40,6 +40,8 @@ _ADDRESS = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+(.*)$", re.DOTALL)
 
 def resolve(folder: str | os.PathLike[str]) -> Path | str:
     """A local path, or an address as text; ``file://`` is local. A `Path` made from an address is understood too."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"{folder!r} is no path: name a file or a folder")
     text = os.fspath(folder)
     found = _ADDRESS.match(text)
     if found is None:

@@ -38,7 +38,7 @@ def cluster(
     images of at most 64 x 64           `LearnedGraphClustering`: a network learns the sample graph from them
     larger images                       `ConsensusClustering` of a pretrained network's features
     vectors                             `ConsensusClustering` of their sample graph
-    edges between samples               `GraphInfomaxClustering`: infomax codes beside propagated features
+    edges between samples               `GraphContrastClustering`: codes learnt by contrast beside propagated features
     ==================================  ==========================================================================
 
     Rows [N, d] are images when d is a square number of at least 16 and neighbouring entries are alike
@@ -82,10 +82,7 @@ def cluster(
     if isinstance(data, Dataset):
         data = data.samples()
     is_graph = isinstance(data, Data)
-    if is_graph or isinstance(data, (list, tuple)):
-        from graphclust.methods.inputs import check_fields, check_pair
-
-        (check_fields if is_graph else check_pair)(data)
+    _check_form(data)
     reading = {key: parameters.pop(key) for key in _READING if key in parameters and not is_graph}
     if reading or _needs_reading(data):
         from graphclust.images import read_images
@@ -113,6 +110,16 @@ def cluster(
     if images is not None:
         estimator.images_ = images
     return estimator
+
+
+def _check_form(data: Any) -> None:
+    """TypeError for a graph in a form that no method reads."""
+    from graphclust.methods.inputs import check_fields, check_pair
+
+    if isinstance(data, Data):
+        check_fields(data)
+    elif isinstance(data, (list, tuple)):
+        check_pair(data)
 
 
 def check_enough(images: Any) -> None:
@@ -172,7 +179,7 @@ def suitable_method(data: Any) -> str:
     str
         A key of `graphclust.methods.METHODS`.
     """
-    if isinstance(data, SampleGraph) and data.construction.get("source") in ("features", "codes"):
+    if isinstance(data, SampleGraph) and data.joins_neighbors:
         data = data.x
     if isinstance(data, Data):
         if data.edge_index is not None and data.edge_index.numel():
@@ -208,7 +215,7 @@ def _are_images(data: Any) -> bool:
 
     What is no array of numbers holds none: the method that gets it says what is wrong with it.
     """
-    from graphclust.methods.inputs import choose_image_shape
+    from graphclust.methods.image_arrays import choose_image_shape
 
     x = sample_rows(data)
     if x is None:
@@ -220,7 +227,7 @@ def _are_images(data: Any) -> bool:
 
 def _height_and_width(images: Any) -> tuple[int, int]:
     """Of an array [N, H, W], [N, H, W, C] or, as torch keeps images, [N, C, H, W]."""
-    from graphclust.methods.inputs import has_channels_first
+    from graphclust.methods.image_arrays import has_channels_first
 
     first = 2 if has_channels_first(images.shape) else 1
     return images.shape[first], images.shape[first + 1]
@@ -236,4 +243,4 @@ def _by_name(method: Any) -> str:
 
 
 #: What a graph with edges is clustered by.
-GRAPH_METHOD = "GraphInfomaxClustering"
+GRAPH_METHOD = "GraphContrastClustering"

@@ -478,6 +478,7 @@ class TestCluster:
         assert "'xls'" in refused(*cluster, "-k", 3, "--format", "xls")
         assert "'0.1,x'" in refused(*cluster, "-k", 3, "--epsilon", "0.1,x")
         assert "501" in refused(*cluster, "-k", 501)
+        assert "--features, --size is for images" in refused(*cluster, "--features", "dinov2", "--size", 64)
         assert not (tmp_path / "out").exists()
 
     def test_debug_shows_where(self, npy: Path, tmp_path: Path) -> None:

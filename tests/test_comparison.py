@@ -282,6 +282,16 @@ class TestNames:
 
 
 class TestData:
+    def test_a_folder_of_results_does_not_hide_a_data_set(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "digits").mkdir()
+        (tmp_path / "photos").mkdir()
+        monkeypatch.chdir(tmp_path)
+        assert read_data("digits").x.shape == (1797, 64)
+        with pytest.raises(ValueError, match="photos is a folder"):
+            read_data("photos")
+
     def test_names_files_and_images(self, few: Any, tmp_path: Path) -> None:
         named = read_data("Digits")
         assert named.x.shape == (1797, 64) and named.image_shape == (8, 8)

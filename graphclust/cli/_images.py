@@ -129,6 +129,16 @@ def refuse_table_options(**given: Any) -> None:
         )
 
 
+def refuse_image_options(**given: Any) -> None:
+    """Options of images that mean nothing for files of features; ValueError for what would be left out."""
+    named = [f"--{name}" for name, (value, default) in given.items() if value != default]
+    if named:
+        raise ValueError(
+            f"{', '.join(named)} is for images, and this is a file of features: leave it out, or name a folder or an "
+            "archive of images"
+        )
+
+
 def predict_images(folder: Path, source: Path, out: Path | None, *, quiet: bool = False) -> None:
     """Label images by the model of a result; to a table, or as lines to standard output."""
     from graphclust._files import FeatureTable

@@ -39,6 +39,7 @@ from graphclust.cli._images import (
     Size,
     cluster_images,
     forget_images,
+    refuse_image_options,
     refuse_table_options,
 )
 from graphclust.cli._summary import print_summary
@@ -160,6 +161,13 @@ def cluster(
                 quiet=quiet,
             )
             return
+        refuse_image_options(
+            features=(features, "auto"),
+            size=(size, None),
+            resize=(resize, "pad"),
+            mirror=(mirror, "auto"),
+            cache=(cache, None),
+        )
         table = read_features(file, key=key, labels=labels, ignore=ignore or (), names=names)
         data = table.data()
         estimator = _estimator(method, chosen, data)

@@ -165,11 +165,13 @@ def read_data(
 
 
 def _is_dataset(name: str | os.PathLike[str]) -> bool:
-    """Whether it names a data set; an existing file of that name comes first."""
-    if Path(name).exists():
+    """Whether it names a data set; a file of that name comes first, a folder (the results of a run, say) does not."""
+    if Path(name).is_file():
         return False
     if str(name).lower().replace("-", "_") in datasets.names():
         return True
+    if Path(name).is_dir():
+        return False
     if Path(name).suffix or len(Path(name).parts) > 1:
         return False
     raise FileNotFoundError(

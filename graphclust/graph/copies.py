@@ -40,15 +40,10 @@ def first_equal(x: Tensor) -> Tensor | None:
     return None if bool((first == torch.arange(n)).all()) else first
 
 
-def joins_neighbors(graph: Any) -> bool:
-    """Whether the edges of a sample graph were built from its samples; else they were given."""
-    return graph.construction.get("source") in ("features", "codes")
-
-
 def first_of_copies(graph: Any) -> Tensor | None:
     """The sample of a sample graph that stands for each one where some are equal, [N], else None.
 
     Where there are more copies than neighbours they are joined to different ones and would be told apart; a new sample
     that equals them is the first. Given edges are a reason to tell copies apart.
     """
-    return first_equal(graph.x) if joins_neighbors(graph) else None
+    return first_equal(graph.x) if graph.joins_neighbors else None

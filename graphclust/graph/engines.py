@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ QUERY_BLOCK = 8192
 TORCH_LIMIT = 20_000
 #: What FAISS selects on a GPU at most.
 _MOST_ON_GPU = 2048
+#: Scores in one table, by the kind of device: 256 MiB, and 1 GiB where a table of few rows would leave it idle.
+_TABLE = {"cpu": 1 << 26, "cuda": 1 << 28}
+_CPU = torch.device("cpu")
 
 Top = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 Engine = Callable[[Tensor], Top]
@@ -28,6 +32,12 @@ def load_faiss() -> Any | None:
         return importlib.import_module("faiss")
     except ImportError:
         return None
+
+
+def without_faiss(device: torch.device, n_samples: int) -> torch.device:
+    """CUDA for samples on the processor that could not be searched there; else the samples' own device."""
+    needs_cuda = device.type == "cpu" and n_samples > TORCH_LIMIT and load_faiss() is None
+    return torch.device("cuda") if needs_cuda and torch.cuda.is_available() else device
 
 
 def exact_engine(metric: Metric, device: torch.device, n_samples: int) -> tuple[Engine, str]:
@@ -66,18 +76,20 @@ def scan(
     engine: Engine,
     track: Callable[[Iterable], Iterable],
     *,
-    on_cpu: bool = True,
+    device: torch.device = _CPU,
 ) -> Tensor:
     """Indices [n_queries, c] of the best candidates, in memory that does not grow with the base.
 
-    The base passes once, block by block (on the processor in one where it can be used as it is); each query keeps the
+    The base passes once, block by block (on the processor in one where it can be used as it is, on CUDA in blocks of a
+    quarter of the free memory: all queries are sent for each); each query keeps the
     best c so far. The merge is exact, and a stable sort over blocks in order of index keeps the smaller index first
     among equal scores.
     """
     n, c = len(queries), min(c, len(base))
     best = torch.full((n, 0), torch.inf), torch.empty((n, 0), dtype=torch.long)
-    base_blocks = base.blocks(whole=on_cpu)
-    for start, block in base_blocks:
+    on_cpu = device.type == "cpu"
+    size = torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else None
+    for start, block in base.blocks(whole=on_cpu, block_bytes=size):
         found = _scan_block(queries, block, min(c, block.size(0)), engine, track)
         score = torch.cat([best[0], found[0]], dim=1)
         index = torch.cat([best[1], found[1] + start], dim=1)
@@ -138,11 +150,25 @@ def _faiss_gpu_engine(faiss: Any, metric: Metric, device: torch.device) -> Engin
     return engine
 
 
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Products in float32, whatever `torch.set_float32_matmul_precision` says: the search is held to be exact."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _torch_engine(metric: Metric, device: torch.device) -> Engine:
     def engine(base: Tensor) -> Top:
         base = base.to(device)
         squares = base.square().sum(dim=1).unsqueeze(0) if metric.name == "euclidean" else None
-        rows = max(1, (1 << 26) // base.size(0))  # a table of scores of at most 256 MiB
+        rows = max(1, _TABLE.get(device.type, 1 << 26) // base.size(0))
 
         def scores(queries: Tensor) -> Tensor:
             if squares is not None:  # |x|^2 is the same for all candidates of a query
@@ -152,7 +178,10 @@ def _torch_engine(metric: Metric, device: torch.device) -> Engine:
             return torch.cdist(queries, base, p=1.0 if metric.name == "manhattan" else metric.p)
 
         def top(queries: Tensor, c: int) -> tuple[Tensor, Tensor]:
-            parts = [scores(block.to(device)).topk(c, dim=1, largest=False) for block in queries.split(rows)]
+            with _full_precision():
+                parts = [
+                    scores(block.to(device)).topk(c, dim=1, largest=False) for block in queries.split(rows)
+                ]
             return torch.cat([part[0] for part in parts]).cpu(), torch.cat([part[1] for part in parts]).cpu()
 
         return top

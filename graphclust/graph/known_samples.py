@@ -5,15 +5,13 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from torch import Tensor
-
 from graphclust.graph.indexes import is_exact_affordable
 from graphclust.graph.metric import Metric
 from graphclust.graph.search import NeighborSearch
 
-#: Of each graph, by its id while it is there. An index of a million samples takes a minute to build, and a model is
-#: asked more than once.
-_KEPT: dict[int, dict[tuple[str, Metric, float], tuple[Tensor, NeighborSearch]]] = {}
+#: Of each table of samples, by its id while it is there: graphs are copied, their features are not. An index of a
+#: million samples takes a minute to build, and a model is asked more than once.
+_KEPT: dict[int, dict[tuple[str, Metric, float], NeighborSearch]] = {}
 
 
 def search_among(
@@ -32,11 +30,12 @@ def search_among(
     """
     n, d = graph.x.shape
     chosen = "exact" if is_exact_affordable(n_new, n, d, metric) else index
-    if id(graph) not in _KEPT:
-        weakref.finalize(graph, _KEPT.pop, id(graph), None)
-    kept = _KEPT.setdefault(id(graph), {})
-    known = kept.get((chosen, metric, recall))
-    if known is None or known[0] is not graph.x:
-        search = NeighborSearch(metric.name, p=metric.p, index=chosen, recall=recall).fit(graph.x)
-        known = kept[chosen, metric, recall] = (graph.x, search)
-    return known[1]
+    if id(graph.x) not in _KEPT:
+        weakref.finalize(graph.x, _KEPT.pop, id(graph.x), None)
+    kept = _KEPT.setdefault(id(graph.x), {})
+    how = chosen, metric, recall
+    if how not in kept:
+        search = NeighborSearch(metric.name, p=metric.p, index=chosen, recall=recall)
+        # What holds the table itself would keep it there for ever.
+        kept[how] = search.fit(graph.x.detach())
+    return kept[how]

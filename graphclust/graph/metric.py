@@ -130,12 +130,12 @@ class Rows:
             )
         return rows.float().contiguous()
 
-    def blocks(self, whole: bool = False) -> Iterator[tuple[int, Tensor]]:
+    def blocks(self, whole: bool = False, block_bytes: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield (start, prepared block); ``whole`` allows the matrix itself as the single block."""
         if whole and self.whole:
             yield 0, self.x
             return
-        size = max(1, _BLOCK_BYTES // (4 * self.x.size(1)))
+        size = max(1, (block_bytes or _BLOCK_BYTES) // (4 * self.x.size(1)))
         for start in range(0, len(self), size):
             yield start, self.prepare(self.x[start : start + size])
 

@@ -193,7 +193,7 @@ def _close_pairs(index: Tensor, distance: Tensor, limit: float) -> NDArray[np.in
 def _construction(graph: SampleGraph) -> dict[str, Any]:
     if not isinstance(graph, SampleGraph):
         raise TypeError(f"graph is a {type(graph).__name__}: pass a SampleGraph")
-    if graph.neighbor_index is None or graph.construction.get("source") not in ("features", "codes"):
+    if graph.neighbor_index is None or not graph.joins_neighbors:
         raise ValueError(
             "the graph was made from edges and knows no distances: build one by SampleGraph.from_features(graph.x)"
         )

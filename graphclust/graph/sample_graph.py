@@ -272,6 +272,11 @@ class SampleGraph(Data):
             rows = rows.reshape(-1, d)
         return nearest(self, rows, k)
 
+    @property
+    def joins_neighbors(self) -> bool:
+        """Whether the edges were built from the samples, as those between nearest neighbours; else they were given."""
+        return self.construction.get("source") in ("features", "codes")
+
     def attach(self, x_new: Any) -> SampleGraph:
         """Join new samples to their nearest neighbours in this graph, by the same metric and kernel.
 

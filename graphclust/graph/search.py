@@ -15,7 +15,7 @@ from torch import Tensor
 from graphclust._checks import check_count, check_device, check_features, check_generator, check_number
 from graphclust._progress import tracked
 from graphclust.graph._remote import RemoteEngine, remote_engine
-from graphclust.graph.engines import exact_engine, load_faiss, scan
+from graphclust.graph.engines import exact_engine, load_faiss, scan, without_faiss
 from graphclust.graph.indexes import ApproximateIndex, choose_index, is_exact_affordable, is_self_join
 from graphclust.graph.metric import Metric, Rows
 from graphclust.graph.self_join import SelfJoin
@@ -114,7 +114,7 @@ class NeighborSearch:
         check_number(self.recall, "recall", 0, 1, open_low=True)
         data = check_features(x, keep_double=True)
         self.n_samples_, self.n_features_ = data.shape
-        self._device = check_device(self.device) or data.device
+        self._device = check_device(self.device) or without_faiss(data.device, len(data))
         self._remote: RemoteEngine | None = remote_engine(self.engine, self.index, self._device)
         self._rows = Rows(data, self._metric)
         self._approximate: ApproximateIndex | None = None
@@ -283,7 +283,7 @@ class NeighborSearch:
         return index.to(device), distance.to(device)
 
     def _scan(self, queries: Rows, c: int, track: Callable[[Iterable], Iterable]) -> Tensor:
-        return scan(queries, self._rows, c, self._engine, track, on_cpu=self._device.type == "cpu")
+        return scan(queries, self._rows, c, self._engine, track, device=self._device)
 
     def _refine(
         self, queries: Rows, candidates: Tensor, k: int, own: Tensor | None

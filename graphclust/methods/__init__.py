@@ -24,11 +24,12 @@ from graphclust.methods.gae import GAE, VGAE
 from graphclust.methods.gcsc import GCSC
 from graphclust.methods.genetic import GeneticKMeans
 from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.graph_contrast import GraphContrastClustering
 from graphclust.methods.graphmi import GraphMI
 from graphclust.methods.hierarchical_vae import HierarchicalVAE
-from graphclust.methods.infomax import GraphInfomaxClustering
 from graphclust.methods.kmeans import KMeans
 from graphclust.methods.learned_graph import LearnedGraphClustering
+from graphclust.methods.ns4gc import NS4GC
 from graphclust.methods.sdcn import SDCN
 from graphclust.methods.shallow import ShallowClusterer
 from graphclust.methods.vade import VaDE
@@ -48,8 +49,9 @@ METHODS: dict[str, Any] = {
         GAE,
         VGAE,
         GCSC,
-        GraphInfomaxClustering,
+        GraphContrastClustering,
         GraphMI,
+        NS4GC,
         DinkNet,
         DMoN,
         VaDE,

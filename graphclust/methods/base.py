@@ -20,6 +20,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_device
+from graphclust._files import is_no_folder
 from graphclust._random import private_randomness
 from graphclust.graph.storage import checksum
 from graphclust.methods.documented import Documented
@@ -142,6 +143,8 @@ class DeepClusterer(
         if self.checkpoint is not None:
             if not isinstance(self.checkpoint, (str, os.PathLike)):
                 raise TypeError(f"checkpoint={self.checkpoint!r} is no path; name a folder, or None")
+            if is_no_folder(Path(self.checkpoint)):
+                raise ValueError(f"checkpoint={str(self.checkpoint)!r} is a file: name a folder")
             if self.random_state is None:
                 raise ValueError(
                     "random_state=None gives another run each time, which no checkpoint can continue; "
@@ -191,9 +194,10 @@ class DeepClusterer(
         model.to(trainer.device)
         memory: dict[str, Tensor] = {}
         stages = self._stages(model, source, memory)
-        self.history_ = trainer.fit(
-            model, stages, source, memory=memory, fingerprint=self._fingerprint(graph, seed)
-        )
+        fingerprint = self._fingerprint(graph, seed)
+        if any(callable(value) for value in self.get_params(deep=False).values()):
+            fingerprint["network"] = repr(model)  # two functions may have one name
+        self.history_ = trainer.fit(model, stages, source, memory=memory, fingerprint=fingerprint)
         self.model_ = model.eval()
         self.n_features_in_ = n_features
         self._take_results(source)
@@ -287,6 +291,12 @@ class DeepClusterer(
     def _device(self) -> torch.device:
         """Where the trained network is."""
         return next(self.model_.parameters()).device
+
+    @property
+    def _search_device(self) -> torch.device | None:
+        """Where neighbours are searched: on CUDA only where that was asked for, for FAISS's indexes are not there."""
+        asked = None if self.device is None else choose_device(self.device)
+        return asked if asked is not None and asked.type == "cuda" else None
 
     def transform(self, X: Input) -> NDArray[np.float32]:
         """Latent codes of samples, [M, latent_dim]."""

@@ -97,7 +97,7 @@ class CodeTree(Tree, AutoEncoderClusterer):
         present, leaf = nearest.unique(return_inverse=True)  # some may be nobody's nearest
         n = len(codes)
         graph = SampleGraph.from_features(
-            codes, min(self.n_neighbors, n - 1), kernel="binary", random_state=0
+            codes, min(self.n_neighbors, n - 1), kernel="binary", device=self._search_device, random_state=0
         )
         join = partial(
             join_parts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -34,6 +34,9 @@ class ContrastedClusterer(GraphEncoderClusterer):
     n_hops: int = 5
     learning_rate: float = 1e-3
 
+    # Far hops are averages of averages: few neighbours tell enough of them.
+    _default_neighbors: ClassVar[tuple[int, ...]] = (10, 5, 2)
+
     @abstractmethod
     def _discriminator(self) -> nn.Module:
         """``discriminator(true codes, false codes) -> loss``."""
@@ -49,12 +52,6 @@ class ContrastedClusterer(GraphEncoderClusterer):
     @property
     def _n_sampled(self) -> int:
         return super()._n_layers  # codes are contrasted before they are smoothed
-
-    def _fanouts(self) -> list[int]:
-        if self.num_neighbors is not None:
-            return list(self.num_neighbors)
-        # Far hops are averages of averages: few neighbours tell enough of them.
-        return [10, 5, *[2] * self._n_sampled][: self._n_sampled]
 
     def _build(self, n_features: int) -> Any:
         model = super()._build(n_features)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from graphclust.methods.deep_autoencoder import AutoEncoderClusterer
-from graphclust.methods.inputs import choose_image_shape
+from graphclust.methods.image_arrays import choose_image_shape
 from graphclust.nn.autoencoder import AutoEncoder
 from graphclust.nn.convolutional import check_channels, check_image_shape
 

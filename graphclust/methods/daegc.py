@@ -162,7 +162,7 @@ class DAEGC(GAE):
         clustering = replace(pretraining, name="clustering", loss=self._clustering_loss, start=clusters.start)
         epochs = self.pretrain_epochs
         if isinstance(epochs, str):
-            given = source.graph.construction.get("source") != "features"
+            given = not source.graph.joins_neighbors
             epochs = _EPOCHS_GIVEN if given else _EPOCHS_NEAREST
         return [
             replace(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -94,6 +94,8 @@ class DFCN(GraphCodes, FineTuned):
     tolerance: float | None = None
     num_neighbors: Sequence[int] | None = None
 
+    _default_neighbors: ClassVar[tuple[int, ...]] = (5, 3, 2, 1)
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         for width in self.graph_channels:
@@ -105,20 +107,11 @@ class DFCN(GraphCodes, FineTuned):
         check_count(self.graph_epochs, "graph_epochs", 0)
         check_count(self.joint_epochs, "joint_epochs", 0)
         check_number(self.graph_learning_rate, "graph_learning_rate", 0.0, open_low=True)
-        if self.num_neighbors is not None and len(self.num_neighbors) != self._n_hops:
-            raise ValueError(
-                f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
-                f"{self._n_hops} hops: the convolutions of encoder and decoder and the propagation between"
-            )
 
     @property
-    def _n_hops(self) -> int:
+    def _n_sampled(self) -> int:
+        # The convolutions of encoder and decoder, and the propagation between.
         return 2 * (len(tuple(self.graph_channels)) + 1) + 1
-
-    def _fanouts(self) -> list[int]:
-        if self.num_neighbors is not None:
-            return list(self.num_neighbors)
-        return [5, 3, 2, *[1] * self._n_hops][: self._n_hops]
 
     def _build(self, n_features: int) -> Any:
         return StructureAttributeNetwork(

@@ -35,7 +35,7 @@ class DinkNet(ContrastedClusterer):
     (`graphclust.nn.smoothing.SmoothedEncoder`), as in the authors' code.
 
     The paper reports 78.1 on Cora and 70.4 on CiteSeer; an independent rerun (PyAGC) gave 72.5, NMI 55.6, ARI 52.5 on
-    Cora; this one 71.2 +- 1.1, NMI 55.9, ARI 49.7 (five seeds).
+    Cora; this one 71.0 +- 0.7, NMI 56.2, ARI 49.3 (five seeds).
 
     The second stage moves few labels: every code is drawn to all centres alike, and the loss has no lower bound, as
     centres can move apart for ever. So it is short, and the discrimination, which keeps the codes in shape, weighs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -68,15 +68,12 @@ class DMoN(GraphEncoderClusterer):
     epochs: int = 300
     learning_rate: float = 1e-2
 
+    _reads_neighbors: ClassVar[bool] = True
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_number(self.collapse_weight, "collapse_weight", 0.0)
         check_number(self.dropout, "dropout", 0.0, 0.999)
-
-    @property
-    def _n_layers(self) -> int:
-        # One hop more: the loss reads the codes of the samples' neighbours.
-        return super()._n_layers + 1
 
     def _build(self, n_features: int) -> Any:
         model = super()._build(n_features)

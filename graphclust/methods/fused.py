@@ -7,7 +7,7 @@ import numbers
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,8 @@ class FusedClusterer(GraphClusterer, FineTuned):
     branch_learning_rate: float = 3e-3
     num_neighbors: Sequence[int] | None = None
 
+    _default_neighbors: ClassVar[tuple[int, ...]] = (5, 3, 2, 1)
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         check_number(self.branch_learning_rate, "branch_learning_rate", 0.0, open_low=True)
@@ -77,16 +79,15 @@ class FusedClusterer(GraphClusterer, FineTuned):
                 "callable (in_channels, out_channels) -> PyG layer"
             )
         check_epsilon(self._epsilon(), self._n_layers - 1)
-        if self.num_neighbors is not None and len(self.num_neighbors) != self._n_layers:
-            raise ValueError(
-                f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
-                f"{self._n_layers} convolutions"
-            )
 
     @property
     def _n_layers(self) -> int:
         """Convolutions: one for each layer of the encoder, and one to the clusters."""
         return len(tuple(self.hidden_channels)) + 2
+
+    @property
+    def _n_sampled(self) -> int:
+        return self._n_layers
 
     def _hops(self) -> int | None:
         # A layer of the user's may look further than one hop.
@@ -105,11 +106,6 @@ class FusedClusterer(GraphClusterer, FineTuned):
     def _epsilon(self) -> float | Sequence[float] | str:
         """Share of the bridge; NumPy's numbers, as parameter searches hand them over, become Python's."""
         return float(self.epsilon) if isinstance(self.epsilon, numbers.Real) else self.epsilon
-
-    def _fanouts(self) -> list[int]:
-        if self.num_neighbors is not None:
-            return list(self.num_neighbors)
-        return [5, 3, 2, *[1] * self._n_layers][: self._n_layers]
 
     def _stages(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> list[Stage]:
         return [self._pretraining(), self._branch_alone(model, source, memory), self._clustering()]

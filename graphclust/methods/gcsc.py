@@ -21,7 +21,7 @@ from torch_geometric.data import Data
 from graphclust._checks import check_choice, check_count, check_number
 from graphclust.graph import SampleGraph
 from graphclust.graph.attachment import nodes_of
-from graphclust.graph.copies import first_of_copies, joins_neighbors
+from graphclust.graph.copies import first_of_copies
 from graphclust.methods.inputs import Input
 from graphclust.methods.shallow_graph import ShallowGraphClusterer
 from graphclust.nn.adjacency import Adjacency, propagation_weights
@@ -261,7 +261,7 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
         if given is not None:
             first = first_of_copies(given)
             return given, np.arange(len(x)) if first is None else first.numpy()
-        if not joins_neighbors(self.graph_):
+        if not self.graph_.joins_neighbors:
             raise ValueError(
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
                 "SampleGraph that holds the samples and their edges"

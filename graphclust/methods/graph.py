@@ -13,12 +13,11 @@ from torch_geometric.data import Data
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
 from graphclust.graph.attachment import attach
-from graphclust.graph.copies import first_of_copies, joins_neighbors
+from graphclust.graph.copies import first_of_copies
 from graphclust.graph.kernels import check_kernel
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.training.batches import BatchSource
-from graphclust.training.trainer import choose_device
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -57,6 +56,9 @@ class GraphClusterer(DeepClusterer):
     num_workers: int = 0
 
     uses_graph: ClassVar[bool] = True
+    #: Neighbours sampled by hop, where a method's `num_neighbors` is None (-1: all); the last number is for all hops
+    #: that are further off.
+    _default_neighbors: ClassVar[tuple[int, ...]] = (-1,)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -69,6 +71,14 @@ class GraphClusterer(DeepClusterer):
             )
         check_kernel(self.kernel, self.bandwidth)
         check_choice(self.normalization, "normalization", ("symmetric", "row"))
+        given = getattr(self, "num_neighbors", None)
+        if given is not None and not hasattr(given, "__len__"):
+            raise TypeError(f"num_neighbors={given!r} is no sequence; give one number a hop, in brackets")
+        if given is not None and len(given) != self._n_sampled:
+            raise ValueError(
+                f"num_neighbors has {len(given)} numbers, it must have one for each of the {self._n_sampled} hops "
+                "that a loss reads"
+            )
 
     def _data_of(self, X: Input) -> SampleGraph:
         features = read_features(self, X, reset=True)
@@ -79,7 +89,6 @@ class GraphClusterer(DeepClusterer):
 
     def _sample_graph(self, features: Tensor) -> SampleGraph:
         """Samples joined to their nearest neighbours by the method's parameters."""
-        device = None if self.device is None else choose_device(self.device)
         return SampleGraph.from_features(
             features,
             n_neighbors=self.n_neighbors,
@@ -87,7 +96,7 @@ class GraphClusterer(DeepClusterer):
             kernel=self.kernel,
             bandwidth=self.bandwidth,
             symmetrize=self.symmetrize,
-            device=device if device is not None and device.type == "cuda" else None,
+            device=self._search_device,
             random_state=0,
             verbose=self.verbose,
         )
@@ -106,9 +115,18 @@ class GraphClusterer(DeepClusterer):
             num_workers=self.num_workers,
         )
 
+    @property
+    def _n_sampled(self) -> int:
+        """Hops that the loss of a batch reads."""
+        return 1
+
     def _fanouts(self) -> list[int]:
-        """Neighbours sampled per hop; methods with a graph branch have one hop a layer."""
-        return [-1]
+        """Neighbours sampled per hop."""
+        given = getattr(self, "num_neighbors", None)
+        if given is not None:
+            return list(given)
+        known = self._default_neighbors
+        return [*known, *[known[-1]] * self._n_sampled][: self._n_sampled]
 
     def _take_results(self, source: BatchSource) -> None:
         assert isinstance(source.graph, SampleGraph)
@@ -128,7 +146,7 @@ class GraphClusterer(DeepClusterer):
         given = self._given_graph(X)
         if given is not None:
             return self._source(given, self._device), first_of_copies(given)
-        if not joins_neighbors(self.graph_):
+        if not self.graph_.joins_neighbors:
             raise ValueError(
                 "the model was fitted to given edges, so new rows have no place in its graph: pass a PyG Data or a "
                 "SampleGraph that holds the samples and their edges"

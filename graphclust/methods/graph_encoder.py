@@ -116,6 +116,9 @@ class GraphEncoderClusterer(GraphCodes):
 
     #: Whether codes are scaled to length 1.
     _unit_length: ClassVar[bool] = False
+    #: Whether the loss of a batch reads the codes of its samples' neighbours as well: one hop more is sampled.
+    _reads_neighbors: ClassVar[bool] = False
+    _default_neighbors: ClassVar[tuple[int, ...]] = (10,)
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -131,11 +134,6 @@ class GraphEncoderClusterer(GraphCodes):
         check_count(self.epochs, "epochs", 0)
         check_number(self.learning_rate, "learning_rate", 0.0, open_low=True)
         check_number(self.weight_decay, "weight_decay", 0.0)
-        if self.num_neighbors is not None and len(self.num_neighbors) != self._n_sampled:
-            raise ValueError(
-                f"num_neighbors has {len(self.num_neighbors)} numbers, it must have one for each of the "
-                f"{self._n_sampled} hops that a loss reads"
-            )
 
     def _k_means_options(self, n_samples: int) -> dict[str, Any]:
         """What k-means on the codes is called with."""
@@ -149,14 +147,11 @@ class GraphEncoderClusterer(GraphCodes):
     @property
     def _n_sampled(self) -> int:
         """Hops that the loss of a batch reads."""
-        return self._n_layers
+        return self._n_layers + self._reads_neighbors
 
     def _hops(self) -> int | None:
         # A layer of the user's may look further than one hop.
         return self._n_layers if isinstance(self.conv, str) else None
-
-    def _fanouts(self) -> list[int]:
-        return [10] * self._n_sampled if self.num_neighbors is None else list(self.num_neighbors)
 
     def _build(self, n_features: int) -> Any:
         return GraphEncoderNetwork(

@@ -31,7 +31,7 @@ class GraphMI(ContrastedClusterer, CodeGraphClusterer):
     3. k-means, 20 starts iterated until they converge, on the codes at length 1.
 
     Deep graph infomax and k-means reach 72.2 (NMI 56.2) on Cora in an independent rerun (PyAGC); no reported figure of
-    the whole method was found on public data. This one gave 73.3 +- 1.3, NMI 58.2, ARI 52.9 on Cora (five seeds).
+    the whole method was found on public data. This one gave 72.4 +- 0.9, NMI 57.8, ARI 51.6 on Cora (five seeds).
 
     Departures: the auto-encoder is trained in one piece instead of layer by layer; a code is joined with its own
     propagation over `n_hops` before it is made of length 1, which deep graph infomax does not do (``n_hops=0`` is

@@ -201,7 +201,8 @@ class KMeans(CenterClusterer):
     max_iter : int
         Most iterations of a start.
     tolerance : float
-        A start ends when an iteration (with FAISS ten) lowers the sum by a smaller share.
+        A start ends when an iteration (with FAISS ten) lowers the sum by a smaller share; with scikit-learn, when the
+        centres move by less, squared and as a share of the variance.
     engine : {"auto", "faiss", "sklearn"}
         "auto" takes FAISS when it is installed. Only the Euclidean metric and the cosine have a choice; the cosine
         without FAISS, "manhattan" and "minkowski" are computed by NumPy and scikit-learn's distances.

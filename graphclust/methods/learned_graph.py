@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from graphclust.graph import SampleGraph
 from graphclust.graph.partition import split_parts
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
+from graphclust.methods.image_arrays import choose_image_shape
 from graphclust.methods.image_views import chosen_views, image_views
-from graphclust.methods.inputs import Input, choose_image_shape, read_features
+from graphclust.methods.inputs import Input, read_features
 from graphclust.methods.neighbor_average import Neighbors, Table, averaged, sharpened_labels
 from graphclust.methods.rounds import take_labels
 from graphclust.methods.starts import principal_components
@@ -49,6 +50,9 @@ _PICTURES, _VECTORS = 512, 8192
 #: New samples whose neighbours are searched at once: enough to make an index worth its while; and
 #: probabilities of such.
 _NEW, _MOST_AT_ONCE = 65536, 1 << 26
+
+
+Self = TypeVar("Self", bound="LearnedGraphClustering")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -119,6 +123,8 @@ class LearnedGraphClustering(GraphClusterer):
         What images are looked at by: the directions of their edges, and EfficientNet-Lite0 (at most 5,000 of them,
         brought to 96 x 96 pixels). "auto": both, the second where the extra ``images`` is installed. None: pixels
         alone, clustered as vectors are. Vectors have no other views.
+    metric : str
+        In which the samples are near, of step 1; learnt features are near by the Euclidean metric.
     normalization, num_workers : ignored
         Propagation is symmetric, and no neighbours are sampled.
 
@@ -178,6 +184,14 @@ class LearnedGraphClustering(GraphClusterer):
 
     # -- the network -------------------------------------------------------------------------------------------
 
+    def fit(self: Self, X: Input, y: Any = None) -> Self:
+        """Learn the graph and label the samples; see `DeepClusterer.fit`."""
+        try:
+            return super().fit(X, y)
+        finally:  # also of a fit that failed
+            for name in ("_all", "_views", "_n_samples"):
+                self.__dict__.pop(name, None)
+
     def _data_of(self, X: Input) -> SampleGraph:
         given = self._given_graph(X)
         if given is not None:
@@ -185,8 +199,6 @@ class LearnedGraphClustering(GraphClusterer):
         features = read_features(self, X, reset=True) if given is None else given.x
         read: Any = self.image_shape_
         self.image_shape_ = choose_image_shape(self.image_shape, features.shape[1], read, features)
-        self.__dict__.pop("_all", None)
-        self.__dict__.pop("_views", None)
         if given is None and len(features) > self._most_learnt():
             self._all = features
             features = features[_drawn(len(features), self._most_learnt())]
@@ -353,6 +365,7 @@ class LearnedGraphClustering(GraphClusterer):
             "bandwidth": self.bandwidth,
             "symmetrize": self.symmetrize,
             "recall": recall,
+            "device": self._search_device,
             "random_state": 0,
         }
 
@@ -380,14 +393,12 @@ class LearnedGraphClustering(GraphClusterer):
         model: Any = self.model_
         model.parts = None
         drawn = "_all" in self.__dict__
-        x = self.__dict__.pop("_all", source.x)
+        x = self.__dict__.get("_all", source.x)
         codes, p = self._read_samples(model, x, source.device)
         self.graph_ = self._learned_graph(codes, _RECALL if drawn else 0.95)
         self.probabilities_ = averaged(self.graph_, p, _AVERAGES)
         self.labels_ = np.asarray(self.probabilities_.argmax(axis=1)).reshape(-1)
         self.embedding_ = codes.numpy()
-        del self._n_samples
-        self.__dict__.pop("_views", None)
 
     def _new_samples(self, X: Input) -> tuple[BatchSource, Tensor | None]:
         return self._source(without_edges(read_features(self, X, reset=False)), self._device), None

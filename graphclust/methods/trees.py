@@ -76,7 +76,7 @@ def cut_leaves(
         given = "neither is" if n_clusters is None else "both are"
         raise ValueError(f"a tree is cut by n_clusters or by distance, and {given} given; pass one of them")
     if n_clusters is not None:
-        remedy = f"the tree has {n_leaves} leaves"
+        remedy = f"the tree has {n_leaves} leaves; where they are not samples, more clusters in fit give more leaves"
         if n_leaves == 1:
             remedy = "the tree is one leaf, as samples that are all equal make it: look at the features"
         done = n_leaves - check_count(n_clusters, "n_clusters", maximum=n_leaves, remedy=remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from graphclust.methods.deep_autoencoder import AutoEncoderClusterer, FineTuned
@@ -49,4 +50,6 @@ class VaDE(Generating, FineTuned, AutoEncoderClusterer):
         x = model.scale(batch.x)
         mean, log_variance = model.autoencoder.encode(x).gaussian()
         elbo = mixture_elbo(model, self._likelihood(model), x, mean, log_variance)
-        return Step({"elbo": elbo}, model.head(mean.detach()))
+        with torch.no_grad():  # what is counted is not learnt from
+            assignments = model.head(mean)
+        return Step({"elbo": elbo}, assignments)

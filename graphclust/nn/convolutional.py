@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from graphclust._checks import check_count
 from graphclust.nn.autoencoder import Encoding
 
 Pair = tuple[int, int]
+
+#: Pixels across. Seen with one and two (torch 2.13), and only where a step is two pixels.
+_NARROW = 2
 
 
 def check_image_shape(image_shape: Any, name: str = "image_shape") -> tuple[int, int, int]:
@@ -113,16 +117,28 @@ def _channels_last(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
 
+@contextmanager
+def _exact_where_narrow(maps: Tensor) -> Iterator[Tensor]:
+    """Maps for a strided product: those so narrow that oneDNN's in bfloat16 reads memory beyond them, in float32."""
+    if maps.shape[-1] > _NARROW:
+        yield maps
+        return
+    with torch.autocast(maps.device.type, enabled=False):
+        yield maps.float()
+
+
 class _Conv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, _channels_last(self.weight), self.bias)
+        with _exact_where_narrow(input) as maps:
+            return self._conv_forward(maps, _channels_last(self.weight), self.bias)
 
 
 class _ConvTranspose(nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         weight, stride = _channels_last(self.weight), self.stride
         pads: Any = (self.padding, self.output_padding)  # tuples, whatever the base class allows
-        return F.conv_transpose2d(input, weight, self.bias, stride, *pads)
+        with _exact_where_narrow(input) as maps:
+            return F.conv_transpose2d(maps, weight, self.bias, stride, *pads)
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ def make_convolution(conv: str | Convolution, in_channels: int, out_channels: in
         raise TypeError(f"conv={conv!r} is a {type(conv).__name__}, it must be a name or a callable")
     try:
         layer = conv(in_channels, out_channels)
-    except TypeError as error:
+    except Exception as error:  # what a layer of the user's makes of two numbers cannot be foreseen
         raise TypeError(
             f"conv(in_channels, out_channels), called as conv({in_channels}, {out_channels}), failed: {error}; give "
             f"what a layer needs besides by a function, lambda i, o: {getattr(conv, '__name__', 'Layer')}(i, o, ...)"

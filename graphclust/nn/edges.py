@@ -12,8 +12,9 @@ from torch import Tensor
 
 from graphclust.nn.adjacency import Adjacency, row_pointers
 
-#: Wider codes are multiplied in blocks of so many entries, which stay in the cache, with a sparse product as gradient.
-_NARROW, _BLOCK = 32, 2**17
+#: Wider codes are multiplied in blocks of so many entries, which stay in a processor's cache, with a sparse product as
+#: gradient.
+_NARROW, _BLOCK, _CUDA_BLOCK = 32, 2**17, 2**26
 
 
 class _PairProducts(torch.autograd.Function):
@@ -25,7 +26,8 @@ class _PairProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, pairs: Tensor) -> Tensor:
         ctx.save_for_backward(z, pairs)
-        n_pairs, step = pairs.shape[1], max(1, _BLOCK // z.shape[1])
+        n_pairs = pairs.shape[1]
+        step = max(1, (_CUDA_BLOCK if z.is_cuda else _BLOCK) // z.shape[1])
         products = z.new_empty(n_pairs)
         for begin in range(0, n_pairs, step):
             first, second = pairs[:, begin : begin + step]

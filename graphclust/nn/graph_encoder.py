@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, normalize
 
@@ -70,7 +71,12 @@ class GraphEncoder(nn.Module):
         """Convolution `layer` (from 0) with its activation, in float32."""
         if self.training and self.dropout:
             z, constant = dropout(z, self.dropout), False
-        return self.activations[layer](self.layers[layer](z, adjacency, constant=constant).float())
+        return self.activate(layer, self.layers[layer](z, adjacency, constant=constant))
+
+    def activate(self, layer: int, z: Tensor) -> Tensor:
+        """The activation of layer `layer` in float32: autocast would take PReLU in bfloat16."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.activations[layer](z.float())
 
     def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """Codes.

@@ -64,7 +64,7 @@ class SmoothedEncoder(GraphEncoder):
         if isinstance(first, GCNConv) and first.out_channels < first.in_channels and not self.dropout:
             product = constant_linear(x, first.lin.weight, adjacency)
             true, false = (
-                self.activations[0](adjacency.propagate(h) + first.bias)
+                self.activate(0, adjacency.propagate(h) + first.bias)
                 for h in (product, shuffle_samples(product))
             )
             return self._rest(true, adjacency), self._rest(false, adjacency)

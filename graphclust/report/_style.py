@@ -62,7 +62,9 @@ def cluster_colors(names: Sequence[Hashable]) -> list[Any]:
 def short(name: Hashable, length: int = 14) -> str:
     """A label that fits its place."""
     text = str(name)
-    text = text if len(text) <= length else text[: length - 1] + "…"
+    if len(text) > length:  # names that begin alike differ in how they end
+        end = (length - 1) // 3
+        text = f"{text[: length - 1 - end]}…{text[len(text) - end :]}"
     return text.replace("$", r"\$")  # matplotlib would read what stands between two as a formula
 
 
@@ -137,8 +139,7 @@ def cells(images: Any, indices: Sequence[int] | np.ndarray, smallest: int = 32) 
         Light images on a dark ground (scanned digits) are inverted: ink on paper.
     """
     chosen = _stack(images, np.asarray(indices, dtype=np.int64))
-    low, high = min(chosen.min(), 0.0), max(chosen.max(), 1e-12)
-    top = 255.0 if 1 < high <= 255 and low >= 0 and np.all(chosen == np.rint(chosen)) else max(high, 1.0)
+    low, top = value_range(chosen)
     chosen = (chosen - low) / (top - low)
     if (chosen == chosen[..., :1]).all():
         chosen = chosen[..., :1]
@@ -148,6 +149,16 @@ def cells(images: Any, indices: Sequence[int] | np.ndarray, smallest: int = 32) 
         chosen = np.repeat(chosen, 3, axis=-1)
     factor = max(1, math.ceil(smallest / chosen.shape[1]))
     return chosen.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def value_range(images: np.ndarray) -> tuple[float, float]:
+    """The values that are drawn black and white: of bytes 0 and 255, of others those of the data, and at least [0, 1].
+
+    Small whole numbers, such as the 17 levels of a scanned digit, are no bytes.
+    """
+    low, high = min(images.min(), 0.0), max(images.max(), 1e-12)
+    is_byte = 32 < high <= 255 and low >= 0 and bool(np.all(images == np.rint(images)))
+    return float(low), 255.0 if is_byte else float(max(high, 1.0))
 
 
 def _stack(images: Any, indices: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, features
 
 from graphclust._labels import as_array
-from graphclust.report._style import _stack
+from graphclust.report._style import _stack, value_range
 
 __all__ = ["Sheets", "thumbnail_sheets"]
 
@@ -213,10 +213,7 @@ class _Arrays:
             raise ValueError("images has NaN or infinite values: drop those samples first")
         height, width = sample.shape[1:3]
         longest = max(height, width)
-        self.low, high = min(sample.min(), 0.0), max(sample.max(), 1e-12)
-        # Bytes have a fixed range; small whole numbers (the 17 levels of a digit) and others have that of the data.
-        is_byte = 32 < high <= 255 and self.low >= 0 and bool(np.all(sample == np.rint(sample)))
-        self.top = 255.0 if is_byte else max(high, 1.0)
+        self.low, self.top = value_range(sample)
         border = np.concatenate([sample[:, 0].ravel(), sample[:, -1].ravel()])
         grey = bool((sample == sample[..., :1]).all())
         # As in the pictures: light strokes on a dark ground become ink on paper.

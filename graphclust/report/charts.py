@@ -68,7 +68,7 @@ def confusion(
     if max(n_rows, n_cols) <= 60:
         axes.set_yticks(range(n_rows), [short(name, 22) for name in row_names], fontsize=9)
         column_names = [short(clusters[k]) for k in order]
-        tilted = max(map(len, column_names)) > 3
+        tilted = max(map(len, column_names)) > (3 if n_cols <= 30 else 1)
         axes.set_xticks(range(n_cols), column_names, fontsize=9, rotation=90 if tilted else 0)
     else:
         plain_axes(axes)

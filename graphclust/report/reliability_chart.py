@@ -60,7 +60,7 @@ def reliability_curve(
             above.plot([at, at], [interval.low, interval.high], color=color, linewidth=1, alpha=0.5)
     above.set(xlim=(0, 1.02), ylim=(0, 1.02))
     above.set_ylabel("accuracy", color=INK)
-    above.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
+    above.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
     below.bar(curve["confidence"], curve["share"], width=0.8 / n_bins, color=color)
     below.set_ylabel("samples", color=INK)
     below.set_xlabel("confidence: probability of the most probable cluster", color=INK)

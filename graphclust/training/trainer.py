@@ -145,8 +145,8 @@ class Trainer:
     """Runs the stages of a method over full or mini-batches.
 
     Every epoch draws its randomness from (seed, stage, epoch) alone. A run that was killed and resumed from its last
-    checkpoint therefore ends exactly as an unbroken one, without random-number state in the checkpoint; the global
-    generators of torch are left as they were.
+    checkpoint therefore ends exactly as an unbroken one on the processor, without random-number state in the
+    checkpoint (on CUDA up to the order in which sums are taken); the global generators of torch are left as they were.
 
     Where several processes train together (torchrun, or a group of `torch.distributed`), each takes its part of every
     batch, see `graphclust.training.processes`; all of them call `fit`, and end with the same weights.

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch_geometric.nn import TAGConv
 
-from graphclust import GAE, VGAE, VGDCN, DinkNet, DMoN, SampleGraph
+from graphclust import GAE, NS4GC, VGAE, VGDCN, DinkNet, DMoN, SampleGraph
 from graphclust.graph import neighborhood
 from graphclust.graph.attachment import StackedRows, attach
 from graphclust.graph.neighborhood import PartRows, around
@@ -72,7 +72,7 @@ def test_labels_are_those_of_the_whole_graph(
     _compare_with_whole(model, x, graph, monkeypatch)
 
 
-@pytest.mark.parametrize("method", [GAE, VGAE, DMoN, DinkNet])
+@pytest.mark.parametrize("method", [GAE, VGAE, DMoN, DinkNet, NS4GC])
 def test_graph_encoders_read_what_is_near_too(
     x: np.ndarray, graph: SampleGraph, method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,6 +286,31 @@ def test_cuda_equals_brute_force(x, metric, p, name, options):
     np.testing.assert_array_equal(index.cpu(), truth)
 
 
+def test_exact_whatever_precision_products_have():
+    """'medium' multiplies in bfloat16 or TF32, which would name other neighbours and call them exact."""
+    x = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
+    before = torch.get_float32_matmul_precision()
+    top = engines._torch_engine(metrics.Metric.make("euclidean"), torch.device("cpu"))
+    score, index = top(x)(x, 10)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        low_score, low_index = top(x)(x, 10)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(index, low_index) and torch.equal(score, low_score)
+
+
+def test_without_faiss_a_large_search_goes_to_cuda(monkeypatch):
+    monkeypatch.setattr(engines, "load_faiss", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    cpu = torch.device("cpu")
+    assert engines.without_faiss(cpu, engines.TORCH_LIMIT) == cpu
+    assert engines.without_faiss(cpu, engines.TORCH_LIMIT + 1) == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert engines.without_faiss(cpu, engines.TORCH_LIMIT + 1) == cpu
+
+
 def test_a_block_of_samples_goes_to_the_device_once(monkeypatch):
     """However many blocks of queries are compared with it."""
     monkeypatch.setattr(engines, "QUERY_BLOCK", 10)
@@ -298,7 +323,7 @@ def test_a_block_of_samples_goes_to_the_device_once(monkeypatch):
         taken.append(len(base))
         return torch_engine(base)
 
-    found = engines.scan(rows, rows, 5, engine, iter, on_cpu=False)
+    found = engines.scan(rows, rows, 5, engine, iter, device=torch.device("mps"))
     assert taken == [30, 30, 10]
     assert torch.equal(
         found.sort(dim=1).values, torch.cdist(x, x).topk(5, largest=False).indices.sort(dim=1).values

@@ -30,6 +30,13 @@ TINY: dict[str, Any] = {
 }
 
 
+def briefly(name: str, epochs: int) -> Any:
+    """A method whose stages last so many epochs."""
+    model = METHODS[name](3, random_state=0)
+    stages = ("epochs", "pretrain_epochs", "branch_epochs", "graph_epochs", "joint_epochs", "part_epochs")
+    return model.set_params(**{key: epochs for key in stages if key in model.get_params()})
+
+
 @parametrize_with_checks(
     [
         VGDCN(n_clusters=3, **TINY),
@@ -128,10 +135,7 @@ def test_columns_that_no_method_reads(x: np.ndarray) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_samples_that_are_all_equal(name: str) -> None:
     """Whatever a method does with them, it is said."""
-    model = METHODS[name](3, random_state=0)
-    stages = ("epochs", "pretrain_epochs", "branch_epochs", "graph_epochs", "joint_epochs", "part_epochs")
-    known = model.get_params()
-    model.set_params(**{key: 1 for key in stages if key in known})
+    model = briefly(name, 1)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -145,9 +149,7 @@ def test_samples_that_are_all_equal(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_equal_samples_have_one_label(name: str, x: np.ndarray) -> None:
     """Also where there are more copies than neighbours, which are then joined to different ones of them."""
-    model = METHODS[name](3, random_state=0)
-    stages = ("epochs", "pretrain_epochs", "branch_epochs", "graph_epochs", "joint_epochs", "part_epochs")
-    model.set_params(**{key: 2 for key in stages if key in model.get_params()})
+    model = briefly(name, 2)
     number = np.random.default_rng(0).permutation(np.repeat(np.arange(30), 9))
     copies = x[number]
     with warnings.catch_warnings():

@@ -17,12 +17,13 @@ from torch_geometric.utils import stochastic_blockmodel_graph, to_dense_adj
 
 from graphclust import ConsensusClustering, SampleGraph
 from graphclust.datasets import load
-from graphclust.graph import outlier_scores
+from graphclust.graph import NeighborSearch, outlier_scores
 from graphclust.methods.dinknet import DinkNet
 from graphclust.methods.dmon import DMoN
 from graphclust.methods.gcsc import GCSC
+from graphclust.methods.graph_contrast import GraphContrastClustering
 from graphclust.methods.graphmi import GraphMI
-from graphclust.methods.infomax import GraphInfomaxClustering
+from graphclust.methods.ns4gc import NS4GC
 from graphclust.metrics import clustering_accuracy
 from graphclust.nn.modularity import soft_modularity
 from graphclust.training.trainer import Trainer
@@ -34,9 +35,10 @@ TINY_MI: dict[str, Any] = TINY | {"autoencoder_channels": [16], "autoencoder_dim
 TINY_DINK: dict[str, Any] = TINY | {"pretrain_epochs": 4}
 DEEP = [
     pytest.param(GraphMI, TINY_MI, id="GraphMI"),
-    pytest.param(GraphInfomaxClustering, TINY, id="GraphInfomaxClustering"),
+    pytest.param(GraphContrastClustering, TINY, id="GraphContrastClustering"),
     pytest.param(DinkNet, TINY_DINK, id="DinkNet"),
     pytest.param(DMoN, TINY, id="DMoN"),
+    pytest.param(NS4GC, TINY, id="NS4GC"),
 ]
 
 
@@ -202,6 +204,16 @@ class TestDinkNet:
 
 
 class TestGraphMI:
+    def test_the_codes_are_indexed_once(self, x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = GraphMI(4, **TINY_MI).fit(x)
+        built, fit = [], NeighborSearch.fit
+        monkeypatch.setattr(
+            NeighborSearch, "fit", lambda search, rows: built.append(rows) or fit(search, rows)
+        )
+        first = model.predict_proba(x[:5] + 0.01)
+        np.testing.assert_array_equal(model.predict_proba(x[:5] + 0.01), first)
+        assert len(built) == 1
+
     def test_the_graph_is_made_while_the_network_trains_on(self, x: np.ndarray) -> None:
         model = GraphMI(4, **TINY_MI).fit(x)
         for training in (True, False):
@@ -343,10 +355,11 @@ def test_the_first_of_equal_directions_is_not_the_equal_sample(x: np.ndarray) ->
     [
         pytest.param(GCSC, {}, 0.60, id="GCSC"),
         pytest.param(DMoN, {"epochs": 200, "learning_rate": 1e-2}, 0.40, id="DMoN"),
+        pytest.param(NS4GC, {"epochs": 100}, 0.62, id="NS4GC"),
         pytest.param(DinkNet, {"latent_dim": 128, "pretrain_epochs": 50, "epochs": 10}, 0.55, id="DinkNet"),
         pytest.param(GraphMI, {"latent_dim": 128, "epochs": 50}, 0.55, id="GraphMI"),
         pytest.param(
-            GraphInfomaxClustering, {"latent_dim": 128, "epochs": 50}, 0.68, id="GraphInfomaxClustering"
+            GraphContrastClustering, {"latent_dim": 128, "epochs": 50}, 0.68, id="GraphContrastClustering"
         ),
     ],
 )

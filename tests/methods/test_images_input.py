@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 
 import graphclust
 from graphclust import DEC, SDCN, VGDCN, ConsensusClustering, KMeans, SampleGraph
-from graphclust.methods.inputs import choose_image_shape
+from graphclust.methods.image_arrays import choose_image_shape
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*clusters were asked for")
 TINY: dict[str, Any] = {"hidden_channels": [16], "latent_dim": 4, "pretrain_epochs": 2, "random_state": 0}

@@ -41,6 +41,15 @@ def model(digits: Any) -> LearnedGraphClustering:
 
 
 class TestLearnedGraph:
+    def test_a_failed_fit_leaves_nothing_behind(self, digits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(learned_graph, "_LEARNT", 100)
+        monkeypatch.setattr(learned_graph, "_LEARNT_PER_CLUSTER", 1)
+        model = LearnedGraphClustering(10, **SMALL)
+        monkeypatch.setattr(LearnedGraphClustering, "_take_results", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model.fit(digits[0][:300])
+        assert not {"_all", "_views", "_n_samples"} & set(vars(model))
+
     def test_the_learnt_graph_joins_more_of_a_kind(self, model: LearnedGraphClustering, digits: Any) -> None:
         """Than the graph of the pixels, on which the network was trained without labels."""
         x, y = digits
@@ -352,7 +361,7 @@ class TestCluster:
         assert type(graphclust.cluster(x, 5, method="kmeans")) is graphclust.KMeans
         graph = SampleGraph.from_features(x, n_neighbors=4)
         given = Data(x=graph.x, edge_index=graph.edge_index)
-        assert type(graphclust.cluster(given, 5, epochs=1)) is graphclust.GraphInfomaxClustering
+        assert type(graphclust.cluster(given, 5, epochs=1)) is graphclust.GraphContrastClustering
 
     def test_counts_the_clusters(self) -> None:
         x, y = make_blobs(600, 10, centers=4, random_state=0)

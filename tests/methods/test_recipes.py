@@ -26,6 +26,7 @@ from graphclust import (
     GAE,
     GCSC,
     IDEC,
+    NS4GC,
     SDCN,
     VGAE,
     AEKMeans,
@@ -36,7 +37,7 @@ from graphclust import (
     DinkNet,
     DMoN,
     GeneticKMeans,
-    GraphInfomaxClustering,
+    GraphContrastClustering,
     GraphMI,
     HierarchicalVAE,
     KMeans,
@@ -124,7 +125,8 @@ METHODS: list[Any] = [
     pytest.param(DFCN, SMALL | TWO_PARTS | {"epochs": 20}, 59, id="DFCN"),  # 63.3 - 75.1
     pytest.param(GCSC, {"random_state": 0}, 84, id="GCSC"),  # 89.0, whatever the seed
     pytest.param(GraphMI, GRAPH_MI, 65, id="GraphMI"),  # 69.6 - 80.0
-    pytest.param(GraphInfomaxClustering, CODES | {"epochs": 50}, 65, id="GraphInfomaxClustering"),
+    pytest.param(GraphContrastClustering, CODES | {"epochs": 50}, 65, id="GraphContrastClustering"),
+    pytest.param(NS4GC, CODES | {"epochs": 50, "learning_rate": 1e-2}, 64, id="NS4GC"),  # 68.8 - 73.7
     pytest.param(DinkNet, DINK, 69, id="DinkNet"),  # 73.7 - 83.4
     pytest.param(DMoN, CODES | {"epochs": 150}, 62, id="DMoN"),  # 66.5 - 92.1
 ]
@@ -409,8 +411,9 @@ def test_bad_parameters(model: Any, message: str, digits: Any) -> None:
         GCSC(3, random_state=0, n_neighbors=5),
         GCSC(3, random_state=0, n_neighbors=5, similarity="rbf", n_affine=10),
         GraphMI(3, **TINY, epochs=2, autoencoder_channels=[16], autoencoder_dim=4),
+        NS4GC(3, hidden_channels=[16], latent_dim=4, epochs=2, random_state=0, batch_size=16),
         DinkNet(3, **TINY, epochs=2, batch_size=16),
-        GraphInfomaxClustering(3, latent_dim=8, n_components=3, epochs=2, random_state=0),
+        GraphContrastClustering(3, latent_dim=8, n_components=3, epochs=2, random_state=0),
         DMoN(3, latent_dim=8, epochs=2, random_state=0),
     ]
 )

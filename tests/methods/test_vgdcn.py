@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
-from torch_geometric.nn import ARMAConv, GATv2Conv, TransformerConv
+from torch_geometric.nn import ARMAConv, GATConv, GATv2Conv, TransformerConv
 
 from graphclust import VGDCN, SampleGraph
 from graphclust.metrics import evaluate, match_labels
@@ -334,6 +334,7 @@ class TestRefusals:
             ({"n_clusters": 0}, "n_clusters=0 must be at least 1"),
             ({"n_clusters": 201}, "n_samples=200 is smaller than n_clusters=201: ask for fewer clusters"),
             ({"n_neighbors": 200}, "n_neighbors=200 must be between 1 and 199"),
+            ({"checkpoint": __file__}, "test_vgdcn.py' is a file: name a folder"),
             ({"n_neighbors": 0}, "n_neighbors=0 must be at least 1"),
             ({"init": "kmeans"}, "init='kmeans'.*'linkage', 'mixture'"),
             ({"target": "z"}, "target='z'.*'graph', 'latent'"),
@@ -355,7 +356,7 @@ class TestRefusals:
             ({"batch_size": 0}, "batch_size=0 must be at least 1; None"),
             ({"latent_dim": 0}, "latent_dim=0 must be at least 1"),
             ({"hidden_channels": ()}, "hidden_channels is empty"),
-            ({"num_neighbors": [5, 5]}, "num_neighbors has 2 numbers.* 3 convolutions"),
+            ({"num_neighbors": [5, 5]}, "num_neighbors has 2 numbers.* 3 hops"),
             ({"random_state": "seed"}, "random_state='seed' must be a whole number"),
             ({"random_state": -1}, "random_state=-1 must be a whole number from 0"),
             ({"random_state": np.random.default_rng(0)}, "of a Generator pass a number that it draws"),
@@ -371,6 +372,7 @@ class TestRefusals:
             ({"n_clusters": 3.0}, "n_clusters=3.0 has type float; pass a whole number"),
             ({"epochs": "many"}, "epochs='many' has type str"),
             ({"tolerance": "low"}, "tolerance='low' has type str"),
+            ({"num_neighbors": 5}, "num_neighbors=5 is no sequence"),
             ({"hidden_channels": 64}, "hidden_channels=64 is no sequence.*in brackets"),
             ({"conv": 3}, "conv=3 is a int, it must be a name or a callable"),
             ({"conv": lambda i, o: "layer"}, "conv\\(64, 16\\) gave a str"),
@@ -603,7 +605,7 @@ class TestCheckpoints:
             ({"epsilon": 0.5}, "epsilon"),
             ({"random_state": 1}, "random_state, seed"),
             ({"latent_dim": 3}, "latent_dim"),
-            ({"conv": arma}, "conv"),
+            ({"conv": arma}, "conv, network"),
         ],
     )
     def test_another_run_is_refused(
@@ -613,6 +615,14 @@ class TestCheckpoints:
         message = rf"another run \(it differs in {named}\).*another folder, or delete"
         with pytest.raises(ValueError, match=message):
             VGDCN(**{"n_clusters": 5, "checkpoint": tmp_path / "run", **TINY, **change}).fit(x)
+
+    def test_functions_of_one_name_are_told_apart(self, x: np.ndarray, tmp_path: Path) -> None:
+        def attention(heads: int) -> Any:
+            return lambda i, o: GATConv(i, o, heads=heads, concat=False)
+
+        VGDCN(5, checkpoint=tmp_path / "run", conv=attention(1), **TINY).fit(x)
+        with pytest.raises(ValueError, match=r"differs in network\)"):
+            VGDCN(5, checkpoint=tmp_path / "run", conv=attention(2), **TINY).fit(x)
 
     def test_other_data_are_refused(self, x: np.ndarray, tmp_path: Path) -> None:
         VGDCN(5, checkpoint=tmp_path / "run", **TINY).fit(x)

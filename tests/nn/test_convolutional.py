@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphclust.nn import AutoEncoder, ConvDecoder, ConvEncoder
 from graphclust.nn.convolutional import BatchNorm, check_image_shape
+from graphclust.nn.features import ConvFeatures
 
 SHAPES = [(8, 8), (7, 5), (1, 30), (30, 1), (1, 1), (2, 3), (28, 28), (9, 16, 3), (5, 4, 2)]
 
@@ -192,6 +193,30 @@ def test_mixed_precision_gives_float32_codes() -> None:
     assert encoding.mean.dtype == output.dtype == torch.float32
     torch.testing.assert_close(output, model(x)[1], atol=0.1, rtol=0.1)
     output.sum().backward()
+
+
+def _fill_free_memory() -> None:
+    """NaN into memory that is handed out next: what is read without having been written shows."""
+    for size in (2**14, 2**16, 2**18, 2**20, 300 * 64 * 16 * 8):
+        blocks = [torch.full((size,), float("nan")) for _ in range(2)]
+        del blocks
+
+
+@pytest.mark.parametrize("shape", [(16, 1), (16, 2), (9, 2), (28, 3), (16, 4), (1, 16), (8, 8)], ids=str)
+def test_narrow_pictures_in_mixed_precision(shape: tuple[int, int]) -> None:
+    """oneDNN's strided products of bfloat16 read beyond pictures of one or two pixels across."""
+    for attempt in range(3):
+        torch.manual_seed(attempt)
+        model = nn.ModuleList([ConvEncoder(shape), ConvDecoder(shape), ConvFeatures(shape)])
+        x = torch.rand(44, shape[0] * shape[1])
+        _fill_free_memory()
+        with torch.autocast("cpu", torch.bfloat16):
+            output, features = model[1](model[0](x).mean), model[2](x)
+            loss = output.square().mean() + features.square().mean()
+        _fill_free_memory()
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,8 @@ def test_errors_name_what_is_wrong():
         TypeError, match=r"called as conv\(3, 2\), failed: .*'K'.*lambda i, o: ChebConv\(i, o, "
     ):
         make_convolution(pyg.ChebConv, 3, 2)
+    with pytest.raises(TypeError, match=r"called as conv\(3, 2\), failed: .*lambda i, o: EdgeConv"):
+        make_convolution(pyg.EdgeConv, 3, 2)  # which takes a network, not two numbers
     with pytest.raises(TypeError, match=r"conv\(3, 2\) gave a str"):
         make_convolution(lambda i, o: "layer", 3, 2)
     with pytest.raises(TypeError, match=r"conv is one layer, GCNConv\(3, 2\).*lambda i, o: GCNConv\(i, o\)"):

@@ -150,6 +150,19 @@ def test_all_forms_of_images_give_the_same_cells(clustered, convert) -> None:
     np.testing.assert_allclose(tiles, np.repeat(ink[..., None], 3, axis=-1), atol=0.003)
 
 
+def test_small_whole_numbers_are_no_bytes(digits) -> None:
+    """The 17 levels of a digit, as scikit-learn has them, are as dark as the same between 0 and 1."""
+    images = digits[0][:20].reshape(-1, 8, 8)
+    np.testing.assert_allclose(
+        _style.cells(16 * images / images.max(), [3, 5]), _style.cells(images / images.max(), [3, 5])
+    )
+
+
+def test_names_that_begin_alike_stay_different() -> None:
+    names = {_style.short(f"class with a rather long name {i}") for i in range(10)}
+    assert len(names) == 10 and max(map(len, names)) <= 14
+
+
 def test_color_and_files_and_mixed_sizes(tmp_path: Path) -> None:
     from PIL import Image
 

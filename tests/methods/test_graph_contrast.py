@@ -1,4 +1,4 @@
-"""GraphInfomaxClustering: its second view against brute force, bags of words, isolated nodes."""
+"""GraphContrastClustering: its second view against brute force, bags of words, isolated nodes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from sklearn.preprocessing import normalize
 from torch_geometric.data import Data
 
-from graphclust import GraphInfomaxClustering
-from graphclust.methods.infomax import _found_again
+from graphclust import GraphContrastClustering
+from graphclust.methods.graph_contrast import _found_again
 from graphclust.metrics import clustering_accuracy
 from graphclust.nn.term_scale import TermScale
 
@@ -54,14 +54,14 @@ def test_other_features_are_scaled_as_a_whole(change: str) -> None:
 
 
 def test_words_keep_their_weights_in_a_file(words: Data, tmp_path: Any) -> None:
-    model = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words)
-    opened = GraphInfomaxClustering.load(model.save(tmp_path / "model"))
+    model = GraphContrastClustering(2, n_components=4, **TINY).fit(words)
+    opened = GraphContrastClustering.load(model.save(tmp_path / "model"))
     np.testing.assert_array_equal(opened.predict(words), model.labels_)
     assert opened.model_.scale.is_terms
 
 
 def test_second_view_is_the_svd_of_propagated_features(words: Data) -> None:
-    model = GraphInfomaxClustering(2, n_components=4, component_weight=0.5, **TINY).fit(words)
+    model = GraphContrastClustering(2, n_components=4, component_weight=0.5, **TINY).fit(words)
     n = 62
     a = np.eye(n)
     assert words.edge_index is not None
@@ -79,24 +79,24 @@ def test_second_view_is_the_svd_of_propagated_features(words: Data) -> None:
 
 
 def test_rows_are_sampled_and_columns_taken_in_pieces(words: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).embedding_
-    monkeypatch.setattr("graphclust.methods.infomax._ENTRIES", 62 * 7)
-    pieces = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).embedding_
+    whole = GraphContrastClustering(2, n_components=4, **TINY).fit(words).embedding_
+    monkeypatch.setattr("graphclust.methods.graph_contrast._ENTRIES", 62 * 7)
+    pieces = GraphContrastClustering(2, n_components=4, **TINY).fit(words).embedding_
     np.testing.assert_allclose(pieces, whole, atol=1e-5)
-    monkeypatch.setattr("graphclust.methods.infomax._ROWS", 40)
-    sampled = GraphInfomaxClustering(2, n_components=4, **TINY).fit(words).embedding_
+    monkeypatch.setattr("graphclust.methods.graph_contrast._ROWS", 40)
+    sampled = GraphContrastClustering(2, n_components=4, **TINY).fit(words).embedding_
     assert sampled.shape == whole.shape
     assert np.abs(sampled[:, 8:]).max() > 0.1
 
 
 def test_more_components_than_features(digits: Any) -> None:
     x = digits[0][:120, 20:26]
-    model = GraphInfomaxClustering(3, **TINY).fit(x)
+    model = GraphContrastClustering(3, **TINY).fit(x)
     assert model.embedding_.shape == (120, 8 + 6)
 
 
 def test_without_the_second_view(words: Data) -> None:
-    model = GraphInfomaxClustering(2, n_components=0, **TINY).fit(words)
+    model = GraphContrastClustering(2, n_components=0, **TINY).fit(words)
     assert model.embedding_.shape == (62, 8)
 
 
@@ -106,12 +106,12 @@ def test_without_the_second_view(words: Data) -> None:
 def test_bad_parameters(name: str, value: Any, words: Data) -> None:
     parameters: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=f"{name}={value!r}"):
-        GraphInfomaxClustering(2, **parameters).fit(words)
+        GraphContrastClustering(2, **parameters).fit(words)
 
 
 def test_features_alone_need_components(words: Data) -> None:
     with pytest.raises(ValueError, match="n_components=0: give at least 1"):
-        GraphInfomaxClustering(2, view="features", n_components=0).fit(words)
+        GraphContrastClustering(2, view="features", n_components=0).fit(words)
 
 
 def four_groups(edges_tell: bool, features_tell: bool, seed: int = 0) -> tuple[Data, np.ndarray]:
@@ -133,17 +133,17 @@ def four_groups(edges_tell: bool, features_tell: bool, seed: int = 0) -> tuple[D
 )
 def test_noise_costs_nothing(edges_tell: bool, features_tell: bool, view: str, tmp_path: Any) -> None:
     data, y = four_groups(edges_tell, features_tell)
-    model = GraphInfomaxClustering(4, latent_dim=16, epochs=3, random_state=0).fit(data)
+    model = GraphContrastClustering(4, latent_dim=16, epochs=3, random_state=0).fit(data)
     assert model.view_ == view
     assert clustering_accuracy(y, model.labels_) > 0.9
-    together = GraphInfomaxClustering(4, latent_dim=16, epochs=30, random_state=0, view="both").fit(data)
+    together = GraphContrastClustering(4, latent_dim=16, epochs=30, random_state=0, view="both").fit(data)
     assert together.view_ == "both"
     assert clustering_accuracy(y, model.labels_) > clustering_accuracy(y, together.labels_) + 0.1
     # Nothing was trained, the rest of the code is zero, and probabilities are no more certain than they may be.
     assert not any(stage["name"] == "training" for stage in model.history_)
     assert (np.abs(model.embedding_).max(axis=0) == 0).sum() >= 16
     assert model.probabilities_.max(axis=1).mean() > 0.5
-    opened = GraphInfomaxClustering.load(model.save(tmp_path / "model"))
+    opened = GraphContrastClustering.load(model.save(tmp_path / "model"))
     assert opened.view_ == view
     np.testing.assert_array_equal(opened.predict(data), model.labels_)
     np.testing.assert_allclose(opened.transform(data), model.embedding_, atol=1e-5)
@@ -151,16 +151,20 @@ def test_noise_costs_nothing(edges_tell: bool, features_tell: bool, view: str, t
 
 def test_eigenvectors_know_no_other_graph() -> None:
     data, _ = four_groups(True, False)
-    model = GraphInfomaxClustering(4, latent_dim=16, random_state=0, view="edges").fit(data)
+    model = GraphContrastClustering(4, latent_dim=16, random_state=0, view="edges").fit(data)
     other, _ = four_groups(True, False, seed=1)
     with pytest.raises(ValueError, match="fit a model to that graph, or set view='both'"):
         model.predict(other)
-    by_features = GraphInfomaxClustering(4, latent_dim=16, random_state=0, view="features").fit(data)
+    assert data.edge_index is not None
+    weights = torch.rand(data.edge_index.shape[1], generator=torch.Generator().manual_seed(0)) + 0.1
+    with pytest.raises(ValueError, match="fit a model to that graph"):
+        model.predict(Data(x=data.x, edge_index=data.edge_index, edge_weight=weights))
+    by_features = GraphContrastClustering(4, latent_dim=16, random_state=0, view="features").fit(data)
     assert by_features.predict(other).shape == (400,)
 
 
 def test_edges_built_from_features_are_no_second_source(digits: Any) -> None:
-    model = GraphInfomaxClustering(3, latent_dim=8, epochs=3, random_state=0).fit(digits[0][:120])
+    model = GraphContrastClustering(3, latent_dim=8, epochs=3, random_state=0).fit(digits[0][:120])
     assert model.view_ == "both"
 
 
@@ -187,20 +191,20 @@ def test_an_encoder_that_is_found_again_worse_is_left_out(
         widths.append(codes.shape[1])
         return next(scores)
 
-    monkeypatch.setattr("graphclust.methods.infomax._found_again", compared)
-    monkeypatch.setattr(GraphInfomaxClustering, "_chosen_view", lambda *_: "both")
-    model = GraphInfomaxClustering(2, n_components=4, **TINY | {"view": "auto"}).fit(words)
+    monkeypatch.setattr("graphclust.methods.graph_contrast._found_again", compared)
+    monkeypatch.setattr(GraphContrastClustering, "_chosen_view", lambda *_: "both")
+    model = GraphContrastClustering(2, n_components=4, **TINY | {"view": "auto"}).fit(words)
     assert widths == [8, 4]
     assert model.view_ == ("components" if worse else "both")
     assert (model.embedding_[:, :8] == 0).all() == worse
     assert (model.embedding_[:, 8:] != 0).any()
-    opened = GraphInfomaxClustering.load(model.save(tmp_path / "model"))
+    opened = GraphContrastClustering.load(model.save(tmp_path / "model"))
     np.testing.assert_array_equal(opened.predict(words), model.labels_)
     assert opened.view_ == model.view_
 
 
 @pytest.mark.parametrize("view", ["both", "components"])
 def test_told_what_to_read_it_does(words: Data, view: str) -> None:
-    model = GraphInfomaxClustering(2, n_components=4, **TINY | {"view": view}).fit(words)
+    model = GraphContrastClustering(2, n_components=4, **TINY | {"view": view}).fit(words)
     assert model.view_ == view
     assert bool(model.history_) == (view == "both")  # what does not read the encoder need not train it

@@ -1,0 +1,71 @@
+"""Learning by the similarity of codes: the same node in two views and neighbours alike, all others not too alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout
+
+from graphclust.nn.adjacency import Adjacency
+
+#: Columns of the table of similarities that a step looks at: a mean over more pairs tells no more of them.
+_COMPARED = 1024
+
+
+def node_similarity_loss(
+    first: Tensor, second: Tensor, adjacency: Adjacency, size: int, *, threshold: float, temperature: float
+) -> dict[str, Tensor]:
+    r"""Terms of NS4GC (Liu et al. 2024), of codes of length 1 in two views of a graph, :math:`S = Z^{(1)} Z^{(2)T}`.
+
+    .. math::
+        L_{ali} = -\operatorname{mean}_i S_{ii}, \quad L_{nei} = -\operatorname{mean}_{(i, j) \in E} S_{ij}, \quad
+        L_{spa} = \operatorname{mean}_{i, j} \sigma\big((S_{ij} - s) / \tau\big)
+
+    Below the threshold s a similarity costs next to nothing: nodes of one cluster may be alike without being joined.
+    The last mean is over all pairs, the few that are joined among them; beyond 1,024 samples the j are a random draw of
+    so many, so that nothing of size N x N is formed.
+
+    Parameters
+    ----------
+    first, second : Tensor [n, d]
+        Codes of the rows of a batch, whose own `size` samples come first.
+    adjacency : Adjacency
+        Edges among these rows; those that lead to the batch's own samples are read, by their weights.
+    size : int
+    threshold, temperature : float
+        s, in [-1, 1], and tau, above 0.
+
+    Returns
+    -------
+    dict
+        "alignment", "neighbors" (0 without edges) and "sparsity".
+    """
+    own, other = first[:size], second[:size]
+    source, target = adjacency.edge_index
+    inside = target < size
+    weight = adjacency.edge_weight[inside]
+    alike = (first.index_select(0, target[inside]) * second.index_select(0, source[inside])).sum(dim=1)
+    compared = other[torch.randperm(size, device=other.device)[:_COMPARED]]
+    return {
+        "alignment": -(own * other).sum(dim=1).mean(),
+        "neighbors": -(weight * alike).sum() / weight.sum().clamp_min(1e-12),
+        "sparsity": torch.sigmoid((own @ compared.T - threshold) / temperature).mean(),
+    }
+
+
+def changed_view(
+    x: Tensor, adjacency: Adjacency, *, edge_dropout: float, feature_dropout: float
+) -> tuple[Tensor, Adjacency]:
+    """A batch with some columns of its features and some of its edges left out, each with that probability.
+
+    What is propagated along the edges that stay grows by 1 / (1 - p), so that its mean is as before.
+    """
+    kept = torch.rand(adjacency.edge_weight.shape[0], device=x.device) >= edge_dropout
+    thinned = Adjacency(
+        adjacency.edge_index[:, kept],
+        adjacency.edge_weight[kept],
+        adjacency.propagation_weight[kept] / (1 - edge_dropout),
+        adjacency.self_weight,
+    )
+    columns = dropout(x.new_ones(x.shape[1]), feature_dropout) * (1 - feature_dropout)
+    return x * columns, thinned
