@@ -297,7 +297,7 @@ def scratch_beside(path: Path) -> Path:
     ending = f".partial{path.suffix}"
     for left in path.parent.glob(f".{glob.escape(path.stem)}.{host}-*-*{ending}"):
         number = left.name.removesuffix(ending).split("-")[-2]
-        if number.isdigit() and not _is_running(int(number)):
+        if number.isdigit() and not is_running(int(number)):
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -305,7 +305,8 @@ def scratch_beside(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{host}-{os.getpid()}-{threading.get_ident()}{ending}")
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine is there; True where that cannot be asked."""
     if os.name == "nt":  # where the question would end it
         return True
     try:

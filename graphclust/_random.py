@@ -1,4 +1,4 @@
-"""Torch's global generators, lent to one thread at a time and put back as they were."""
+"""Random numbers: seeds of several runs, and torch's global generators, lent to one thread at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 # Networks draw their first weights, dropout and noise from the global generators, which all threads share: two
@@ -21,6 +22,15 @@ def _renew() -> None:
 
 if hasattr(os, "register_at_fork"):  # a child has not the thread that may hold it
     os.register_at_fork(after_in_child=_renew)
+
+
+def run_seeds(seed: int, n_runs: int) -> list[int]:
+    """Seeds of several runs under one, [n_runs], in [0, 2^32): those of another `seed` are others.
+
+    Seeds counted on from `seed` would be shared: run 1 of seed 0 would be run 0 of seed 1, and results of several seeds
+    would differ by less than chance makes them.
+    """
+    return [int(one) for one in np.random.SeedSequence(seed).generate_state(n_runs)]
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def fetch(address: str) -> Path:
     target = place / index["version"]
     if target.is_dir():
         with suppress(OSError):
-            os.utime(target)  # in use: see below
+            os.utime(target)  # in use: see `_remove_unused`
         return target
     place.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place))
@@ -131,12 +131,7 @@ def fetch(address: str) -> Path:
             os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for other in place.iterdir():
-        # Another process may just have been given an older one, and not have opened its files yet.
-        with suppress(OSError):
-            unused = time.time() - other.stat().st_mtime > _KEPT_SECONDS
-            if unused and other != target and not other.name.startswith("."):
-                shutil.rmtree(other, ignore_errors=True)
+    _remove_unused(place, target)
     return target
 
 
@@ -166,16 +161,26 @@ def fetch_file(address: str) -> Path:
     place = _cache() / hashlib.sha256(address.encode()).hexdigest()[:24]
     target = place / stamp / root.rpartition("/")[2]
     if target.is_file():
+        with suppress(OSError):
+            os.utime(target.parent)  # in use: see `_remove_unused`
         return target
     place.mkdir(parents=True, exist_ok=True)
-    (place / _SOURCE).write_text(address, encoding="utf-8")
     with importlib.import_module("filelock").FileLock(str(place / ".lock")):
         if not target.is_file():  # nobody else fetched it meanwhile
+            with replacing(place / _SOURCE) as partial:
+                partial.write_text(address, encoding="utf-8")
             _download(files, root, info["size"], target, address)
-            for other in place.iterdir():
-                if other.is_dir() and other != target.parent:
-                    shutil.rmtree(other, ignore_errors=True)
+            _remove_unused(place, target.parent)
     return target
+
+
+def _remove_unused(place: Path, kept: Path) -> None:
+    """Remove older copies: another process may just have been given one of them, and not have opened it yet."""
+    for other in place.iterdir():
+        with suppress(OSError):
+            unused = time.time() - other.stat().st_mtime > _KEPT_SECONDS
+            if unused and other.is_dir() and other != kept and not other.name.startswith("."):
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def _download(files: Any, root: str, size: int | None, target: Path, address: str) -> None:

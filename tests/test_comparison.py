@@ -21,7 +21,7 @@ from torch_geometric.data import Data
 
 import graphclust
 from graphclust import KMeans, metrics
-from graphclust.comparison import Comparison, find_method
+from graphclust.comparison import Comparison, find_method, store
 from graphclust.comparison import child as child_module
 from graphclust.comparison import comparison as comparison_module
 from graphclust.comparison.contenders import Contender, contenders
@@ -181,9 +181,13 @@ class TestRerun:
                 break  # as an interrupt would
         assert not list(tmp_path.glob(".work-*"))  # what the processes exchanged is gone
         assert inside.ran == [("a", 0), ("b", 0)]
-        left = RunStore(tmp_path).work_folder()  # as after a kill in a container
+        of_another = RunStore(tmp_path).work_folder()  # a comparison of this process that goes on
+        left = RunStore(
+            tmp_path
+        ).work_folder()  # as after a kill in a container, where this process has its number
+        store._OWN.discard(left)
         graphclust.compare(few[0], methods, 4, 2, out=tmp_path)
-        assert not left.exists()
+        assert not left.exists() and of_another.exists()
         assert inside.ran[2:] == [("a", 1), ("b", 1)]
         # More seeds, another name of a row and true labels need no run of what is done.
         table = graphclust.compare(few[0], {"c": KMeans(n_init=1)}, 4, 3, few[1], tmp_path)

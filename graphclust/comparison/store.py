@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graphclust._files import replacing
+from graphclust._files import is_running, replacing
 
 _WORK = ".work-"
+#: Folders of comparisons of this process, of which several may run at a time.
+_OWN: set[Path] = set()
 
 
 class Result(NamedTuple):
@@ -59,10 +61,13 @@ class RunStore:
         host = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
         for old in self.out.glob(f"{_WORK}{host}-*-*"):
             number = old.name.split("-")[-2]
-            # In a container the process that was killed had the number of this one.
-            if number.isdigit() and (int(number) == os.getpid() or not _is_alive(int(number))):
+            # In a container the process that was killed may have had the number of this one.
+            mine = number == str(os.getpid())
+            if number.isdigit() and (old not in _OWN if mine else not is_running(int(number))):
                 shutil.rmtree(old, ignore_errors=True)
-        return Path(tempfile.mkdtemp(prefix=f"{_WORK}{host}-{os.getpid()}-", dir=self.out))
+        made = Path(tempfile.mkdtemp(prefix=f"{_WORK}{host}-{os.getpid()}-", dir=self.out))
+        _OWN.add(made)
+        return made
 
     def read(self, key: str) -> Result | None:
         """The finished run of that key; None when there is none, or its files are damaged."""
@@ -95,15 +100,3 @@ class RunStore:
         """Write a file of the folder."""
         with replacing(self.out / name) as partial:
             partial.write_text(text, encoding="utf-8")
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # where a signal of 0 would end the process
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

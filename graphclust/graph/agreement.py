@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from graphclust.graph.partition import MergeTree, check_distinct, merge_weights
+from graphclust.graph.partition import MergeTree, check_distinct, least_sizes, merge_weights
 
 _BLOCK = 4096
 
@@ -20,6 +20,7 @@ def agreed_partition(
     weights: ArrayLike | None = None,
     min_share: float = 0.3,
     most_parts: int = 1500,
+    positions: Tensor | None = None,
 ) -> MergeTree:
     """K clusters on which clusterings of the same samples agree, whatever graphs or scalings they come from.
 
@@ -40,6 +41,8 @@ def agreed_partition(
         Groups smaller than this share of N / K do not count as clusters (`merge_parts`).
     most_parts : int, default=1500
         At least K.
+    positions : Tensor [N, d], optional
+        Where the samples lie: groups that no run puts together are merged by the distance of their means.
 
     Returns
     -------
@@ -80,4 +83,5 @@ def agreed_partition(
     # Summed over the samples of both parts: what average linkage divides by the number of pairs.
     between = (member @ member.T).toarray()
     labels = torch.from_numpy(parts).long()
-    return merge_weights(between, labels, n_clusters, None, [min_share * len(parts) / n_clusters])[0]
+    sizes = least_sizes([min_share], len(parts), n_clusters)
+    return merge_weights(between, labels, n_clusters, positions, sizes)[0]

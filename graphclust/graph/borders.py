@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from torch_geometric.data import Data
 
+from graphclust._random import run_seeds
 from graphclust.graph.linkage import sparse_weights
 from graphclust.graph.partition import merge_parts, split_parts
 from graphclust.graph.replication import propagation
@@ -113,8 +114,8 @@ def _groups(
     merged = copy.copy(graph)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # about duplicates among the many parts
-        for run in range(_OVERSEGMENTATIONS + 1):
-            parts = split_parts(codes, n_parts, random_state=seed + run)
+        for run, run_seed in enumerate(run_seeds(seed, _OVERSEGMENTATIONS + 1)):
+            parts = split_parts(codes, n_parts, random_state=run_seed)
             k = min(n_groups, len(parts.unique()))
             if run == _OVERSEGMENTATIONS:
                 # A small rest keeps parts linked where the runs never agreed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any
 
@@ -12,6 +13,7 @@ from graphclust.graph.search import NeighborSearch
 #: Of each table of samples, by its id while it is there: graphs are copied, their features are not. An index of a
 #: million samples takes a minute to build, and a model is asked more than once.
 _KEPT: dict[int, dict[tuple[str, Metric, float], NeighborSearch]] = {}
+_lock = threading.RLock()  # also of the same thread, where the garbage collector ends a table meanwhile
 
 
 def search_among(
@@ -30,12 +32,13 @@ def search_among(
     """
     n, d = graph.x.shape
     chosen = "exact" if is_exact_affordable(n_new, n, d, metric) else index
-    if id(graph.x) not in _KEPT:
-        weakref.finalize(graph.x, _KEPT.pop, id(graph.x), None)
-    kept = _KEPT.setdefault(id(graph.x), {})
     how = chosen, metric, recall
-    if how not in kept:
-        search = NeighborSearch(metric.name, p=metric.p, index=chosen, recall=recall)
-        # What holds the table itself would keep it there for ever.
-        kept[how] = search.fit(graph.x.detach())
-    return kept[how]
+    with _lock:
+        if id(graph.x) not in _KEPT:
+            weakref.finalize(graph.x, _KEPT.pop, id(graph.x), None)
+        kept = _KEPT.setdefault(id(graph.x), {})
+        if how not in kept:
+            search = NeighborSearch(metric.name, p=metric.p, index=chosen, recall=recall)
+            # What holds the table itself would keep it there for ever.
+            kept[how] = search.fit(graph.x.detach())
+        return kept[how]

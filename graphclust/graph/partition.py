@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans, kmeans_plusplus
@@ -18,8 +19,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust._checks import check_count
+from graphclust._random import run_seeds
 
 _UNLINKED = 1e-12
+#: Samples of a group that may be a cluster, however large the others are; and what is asked for where there are few.
+_LEAST_SIZE, _USUAL_SHARE = 8.0, 0.3
 #: Parts, where there are fewer clusters: a table of them has 8 bytes an entry.
 _MOST_PARTS = 6_000
 
@@ -34,7 +38,8 @@ class MergeTree(NamedTuple):
     linkage : ndarray [P - 1, 4]
         Merges of the P parts in scipy's format, up to the root: two nodes, height, number of parts. The height is
         ``-log`` of the mean edge weight between the two, so that it grows; all heights are shifted alike where the
-        first would be negative (weights above 1). Pairs without an edge have a weight of 1e-12.
+        first would be negative (weights above 1). Pairs without an edge have a weight of 1e-12, a height of 27.6; where
+        their positions are known, it falls with the squared distance of their means from there on.
     part_labels : ndarray [P]
         Cluster of each part.
     parts : Tensor [N], int64
@@ -47,13 +52,17 @@ class MergeTree(NamedTuple):
     parts: Tensor
 
 
-def part_weights(graph: Data, parts: Tensor, n_parts: int) -> np.ndarray:
-    """Sum of the edge weights from each part to each other, [P, P], symmetric."""
+def part_weights(
+    graph: Data, parts: Tensor, n_parts: int, counts: NDArray[np.int64] | None = None
+) -> np.ndarray:
+    """Sum of the edge weights from each part to each other, [P, P], symmetric; for `counts` see `merge_weights`."""
     assert graph.edge_index is not None
     source, target = graph.edge_index.cpu()
     parts = parts.cpu()
     flat = (parts[source] * n_parts + parts[target]).numpy()
     weight = graph.edge_weight.double().cpu().numpy()
+    if counts is not None:
+        weight = weight * counts[source.numpy()] * counts[target.numpy()]
     total = np.bincount(flat, weights=weight, minlength=n_parts * n_parts).reshape(n_parts, n_parts)
     return (total + total.T) / 2
 
@@ -92,7 +101,12 @@ def merge_parts(
 
 
 def _merged(
-    graph: Data, parts: Tensor, n_clusters: int, positions: Tensor | None, min_sizes: Sequence[float]
+    graph: Data,
+    parts: Tensor,
+    n_clusters: int,
+    positions: Tensor | None,
+    min_sizes: Sequence[float],
+    counts: NDArray[np.int64] | None = None,
 ) -> list[MergeTree]:
     """`merge_parts` with each of several least sizes of a cluster."""
     assert graph.edge_index is not None
@@ -105,7 +119,8 @@ def _merged(
     n_parts = int(parts.max()) + 1
     remedy = f"there are {n_parts} parts; split the samples into more, or ask for fewer clusters"
     n_clusters = check_count(n_clusters, "n_clusters", maximum=n_parts, remedy=remedy)
-    return merge_weights(part_weights(graph, parts, n_parts), parts, n_clusters, positions, min_sizes)
+    between = part_weights(graph, parts, n_parts, counts)
+    return merge_weights(between, parts, n_clusters, positions, min_sizes, counts)
 
 
 def merge_weights(
@@ -114,19 +129,17 @@ def merge_weights(
     n_clusters: int,
     positions: Tensor | None,
     min_sizes: Sequence[float],
+    counts: NDArray[np.int64] | None = None,
 ) -> list[MergeTree]:
     """`merge_parts`, for parts 0 ... P - 1 with the sum of all weights [P, P] from each to each other.
 
-    One tree, which is cut for each of the least sizes of a cluster.
+    One tree, which is cut for each of the least sizes of a cluster. Row i stands for `counts[i]` equal samples, if
+    given: for one otherwise.
     """
     n_parts = len(between)
     weights = between.copy()
-    size = np.bincount(parts.numpy(), minlength=n_parts).astype(float)
-    means = None
-    if positions is not None:
-        means = np.zeros((n_parts, positions.shape[1]))
-        np.add.at(means, parts.numpy(), positions.double().cpu().numpy())
-        means /= size[:, None]
+    size = np.bincount(parts.numpy(), weights=counts, minlength=n_parts).astype(float)
+    means = None if positions is None else _means(positions, parts.numpy(), n_parts, counts)
     similarity = between / np.outer(size, size)
     np.fill_diagonal(similarity, -np.inf)
     linked = _BestPair(similarity)
@@ -138,6 +151,8 @@ def merge_weights(
     cuts = [_Cut(n_clusters, min_size, slot_of_part) for min_size in min_sizes]
     height = -np.inf
     near: _BestPair | None = None  # by place, from where no edge joins any two clusters
+    # Squared distance of the first two of these, and what counts as the weight of the last.
+    first_gap, unlinked = 0.0, _UNLINKED
     for step in range(n_parts - 1):
         for cut in cuts:
             cut.look(size[alive], slot_of_part)
@@ -147,9 +162,11 @@ def merge_weights(
                 i, j = _smallest_pair(alive, size)
             else:
                 near = near or _BestPair(-_squared_distances(means, alive))
-                i, j, _ = near.pair()
+                i, j, score = near.pair()
+                first_gap = first_gap or -score
+                unlinked = _UNLINKED * first_gap / max(-score, first_gap, 1e-300)
             value = 0.0
-        height = max(height, -np.log(max(value, _UNLINKED)))
+        height = max(height, -np.log(value if value > _UNLINKED else unlinked))
         linkage[step] = (*sorted((node[i], node[j])), height, n_leaves[i] + n_leaves[j])
         if means is not None:
             means[i] = (size[i] * means[i] + size[j] * means[j]) / (size[i] + size[j])
@@ -174,11 +191,11 @@ def merge_weights(
             np.unique(cut.groups, return_inverse=True)[1] if n_clusters > 1 else np.zeros(n_parts, int)
         )
         if part_labels.max() >= n_clusters:
-            part_labels = _join_small(part_labels, leaf, weights, positions, n_clusters)
+            part_labels = _join_small(part_labels, leaf, weights, positions, n_clusters, counts)
         # A label should not depend on the order of the parts: the largest cluster is 0.
-        counts = np.bincount(part_labels[leaf], minlength=n_clusters)
+        sizes = np.bincount(part_labels[leaf], weights=counts, minlength=n_clusters)
         rank = np.empty(n_clusters, dtype=int)
-        rank[np.argsort(-counts, kind="stable")] = np.arange(n_clusters)
+        rank[np.argsort(-sizes, kind="stable")] = np.arange(n_clusters)
         part_labels = rank[part_labels]
         trees.append(MergeTree(torch.from_numpy(part_labels[leaf]), linkage, part_labels, parts))
     return trees
@@ -202,13 +219,28 @@ class _Cut:
                 self.groups, self.largest = groups.copy(), smallest
 
 
+def _means(
+    positions: Tensor, group: np.ndarray, n_groups: int, counts: NDArray[np.int64] | None
+) -> np.ndarray:
+    """Mean positions of groups, [n_groups, d]; each row counts as often as `counts` says."""
+    rows = positions.double().cpu().numpy()
+    means = np.zeros((n_groups, rows.shape[1]))
+    np.add.at(means, group, rows if counts is None else rows * counts[:, None])
+    return means / np.bincount(group, weights=counts, minlength=n_groups)[:, None]
+
+
 def _join_small(
-    part_labels: np.ndarray, parts: np.ndarray, weights: np.ndarray, positions: Tensor | None, n_clusters: int
+    part_labels: np.ndarray,
+    parts: np.ndarray,
+    weights: np.ndarray,
+    positions: Tensor | None,
+    n_clusters: int,
+    counts: NDArray[np.int64] | None,
 ) -> np.ndarray:
     """Give the parts of all groups but the `n_clusters` largest to these; labels 0 ... n_clusters - 1."""
     n_groups = int(part_labels.max()) + 1
     group = part_labels[parts]
-    size = np.bincount(group, minlength=n_groups).astype(float)
+    size = np.bincount(group, weights=counts, minlength=n_groups).astype(float)
     kept = np.argsort(-size, kind="stable")[:n_clusters]
     member = np.zeros((n_groups, len(part_labels)))
     member[part_labels, np.arange(len(part_labels))] = 1.0
@@ -216,9 +248,7 @@ def _join_small(
     target = linked.argmax(axis=1)
     lone = linked.max(axis=1) <= 0
     if positions is not None and lone.any():
-        means = np.zeros((n_groups, positions.shape[1]))
-        np.add.at(means, group, positions.double().cpu().numpy())
-        means /= size[:, None]
+        means = _means(positions, group, n_groups, counts)
         distance = ((means[lone][:, None] - means[kept][None]) ** 2).sum(axis=2)
         target[lone] = distance.argmin(axis=1)
     target[kept] = np.arange(n_clusters)
@@ -332,7 +362,7 @@ def consensus_partition(
     # A small rest keeps parts linked where the runs never agreed.
     weighed.edge_weight = graph.edge_weight.cpu() * ((together / n_runs).square() + 1e-6)
     n_parts = _part_count(n, n_clusters, parts_per_cluster)
-    parts = split_parts(codes, n_parts, random_state=random_state + n_runs)
+    parts = split_parts(codes, n_parts, random_state=run_seeds(random_state, n_runs + 1)[-1])
     return merge_parts(weighed, parts, n_clusters, codes, min_size=min_share * n / n_clusters)
 
 
@@ -351,25 +381,38 @@ def merged_runs(
     min_share: float | Sequence[float] = 0.3,
     random_state: int = 0,
     keep_apart: bool = False,
+    counts: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """Labels [n_runs, N] of the single runs of `consensus_partition`, with its parameters.
 
     With several shares the same trees are cut for each of them: [S, n_runs, N]. With `keep_apart` no part holds samples
-    of two components of the graph that are both large enough to be clusters.
+    of two components of the graph that are both large enough to be clusters. With `counts` [N] each node stands for so
+    many equal samples.
     """
     n = codes.shape[0]
+    n_samples = n if counts is None else int(counts.sum())
     shares = [min_share] if isinstance(min_share, (int, float)) else list(min_share)
+    sizes = least_sizes(shares, n_samples, n_clusters)
     n_parts = _part_count(n, n_clusters, parts_per_cluster)
     large = _large_components(graph, n, max(shares) * n / n_clusters) if keep_apart else None
     runs = []
-    for run in range(n_runs):
-        parts = split_parts(codes, n_parts, random_state=random_state + run)
+    for run_seed in run_seeds(random_state, n_runs):
+        parts = split_parts(codes, n_parts, random_state=run_seed, counts=counts)
         parts = parts if large is None else _apart(parts, large)
         check_distinct(len(parts.unique()), n_clusters)
-        trees = _merged(graph, parts, n_clusters, codes, [share * n / n_clusters for share in shares])
+        trees = _merged(graph, parts, n_clusters, codes, sizes, counts)
         runs.append(torch.stack([tree.labels for tree in trees]))
     labels = torch.stack(runs, dim=1)
     return labels[0] if isinstance(min_share, (int, float)) else labels
+
+
+def least_sizes(shares: Sequence[float], n_samples: int, n_clusters: int) -> list[float]:
+    """Samples of the smallest group that is a cluster, for shares of N / K: of small ones at least 8, if they can be.
+
+    A few samples that lie apart together are outliers.
+    """
+    mean = n_samples / n_clusters
+    return [max(share * mean, min(_LEAST_SIZE, _USUAL_SHARE * mean, shares[0] * mean)) for share in shares]
 
 
 def _large_components(graph: Data, n_samples: int, least: float) -> np.ndarray | None:
@@ -415,11 +458,16 @@ def _spread_centers(x: np.ndarray, n_clusters: int, random_state: np.random.Rand
     return kmeans_plusplus(x.astype(np.float64), n_clusters, random_state=random_state)[0].astype(x.dtype)
 
 
-def split_parts(codes: Tensor, n_parts: int, *, random_state: int = 0) -> Tensor:
-    """An over-segmentation: labels [N] of k-means with many centres and few iterations on `codes` [N, d]."""
+def split_parts(
+    codes: Tensor, n_parts: int, *, random_state: int = 0, counts: NDArray[np.int64] | None = None
+) -> Tensor:
+    """An over-segmentation: labels [N] of k-means with many centres and few iterations on `codes` [N, d].
+
+    With `counts` [N], each row counts as so many.
+    """
     kmeans = KMeans(n_parts, init=_spread_centers, n_init=1, max_iter=20, random_state=random_state % 2**32)
     with warnings.catch_warnings():
         # Equal samples make fewer parts, which is no fault of theirs.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = kmeans.fit_predict(codes.float().cpu().numpy())
+        labels = kmeans.fit_predict(codes.float().cpu().numpy(), sample_weight=counts)
     return torch.from_numpy(labels).long()

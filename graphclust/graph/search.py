@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -94,6 +95,7 @@ class NeighborSearch:
         self.random_state = random_state
         self.verbose = verbose
         self.engine = engine
+        self._lock = threading.RLock()
 
     def fit(self, x: Any) -> NeighborSearch:
         """Take the samples among which neighbours are searched, and build the index where one is needed.
@@ -211,9 +213,11 @@ class NeighborSearch:
         if self._remote is not None:
             return self._remote.neighbors(self._source, self._rows, query, k, dtype, self._track)
         exact = is_exact_affordable(len(query), self.n_samples_, self.n_features_, self._metric)
-        if self._joins and not exact and self._approximate is None:
-            self._build_for_new()
-        index, distance = self._search(Rows(query, self._metric, like=self._rows), k, own=None)
+        # Threads share the search of a graph, and how far an index looks is set on the index itself.
+        with self._lock:
+            if self._joins and not exact and self._approximate is None:
+                self._build_for_new()
+            index, distance = self._search(Rows(query, self._metric, like=self._rows), k, own=None)
         return index, distance.to(dtype)
 
     def _join(
@@ -365,9 +369,10 @@ class NeighborSearch:
             raise RuntimeError("this NeighborSearch has no data yet; call fit(x) first")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_engine"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_engine", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._lock = threading.RLock()
         if "_rows" in state:
             self._engine, self._exact_name = exact_engine(self._metric, self._device, self.n_samples_)

@@ -132,7 +132,8 @@ def read_images(
     if opened.features is not None:
         if not is_given and not (isinstance(features, str) and features == "auto"):
             raise ValueError(
-                f"{opened.where} holds features, which are taken as they are: leave features out"
+                f"{opened.where} holds features [N, d], and images are needed to compute features={features!r}: give "
+                "images, or leave features out to take these as they are"
             )
         x = np.asarray(opened.features, dtype=np.float32)
         return Images(x, [str(row) for row in range(len(x))], settings={"features": "given"})

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from graphclust._checks import check_count, check_features, check_number
+from graphclust._random import run_seeds
 from graphclust.graph import SampleGraph
 from graphclust.graph.metric import Metric
 from graphclust.methods.agglomerative_density import LEAST_SHARE, join_parts, pair_densities
@@ -75,8 +76,8 @@ class CodeTree(Tree, AutoEncoderClusterer):
         codes = in_blocks(model.embed, source.x, device=source.device).float()
         n_parts, n_runs = self._n_parts(len(codes)), self._n_runs
         parts = [
-            k_means(codes.numpy(), n_parts, n_init=1, max_iter=20, random_state=source.seed + run)
-            for run in range(n_runs + 1)
+            k_means(codes.numpy(), n_parts, n_init=1, max_iter=20, random_state=run_seed)
+            for run_seed in run_seeds(source.seed, n_runs + 1)
         ]
         centers = [torch.from_numpy(found.centers) for found in parts]
         memory["start"] = self._join(model.head, codes, centers[0], [found.labels for found in parts[1:]])

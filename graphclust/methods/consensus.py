@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -46,14 +47,19 @@ _COMPONENTS = 128
 #: Samples times parts up to which the samples are split by k-means, and that under several scalings; samples for which
 #: K is estimated that way.
 _MOST_DISTANCES, _MOST_SCALED, _MOST_COUNTED = 1e8, 2e7, 100_000
+#: Columns of samples that are split where they are: propagation takes noise out of many dimensions, and out of curves in
+#: the plane their form.
+_PLAIN = 3
 #: Recall of the neighbours of many samples: linkage and mixture lose little by a neighbour in ten that is the next one.
 _RECALL = 0.9
 #: Entries of a dense table of probabilities.
 _MOST_DENSE = 1e8
 #: Samples of the smallest group that counts as a cluster where K is estimated.
 _LEAST_CLUSTER = 20
-#: Weight of the scaling that is known to suit, where one is: more than the others have together.
-_SUITED = 4.0
+#: Weight of each run under the scaling that is known to suit, where one is and its runs agree: the others hardly count.
+#: Then it has so many times as many runs, and the others a half: what one run in four splits shall not be split by
+#: chance.
+_SUITED, _MORE_RUNS = 8.0, 3
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -64,19 +70,20 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
        columns, to one variance each, by their ranks, and whitened (`graphclust.nn.vector_scale.vector_scales`). Under
        each, the samples that differ are joined to their nearest neighbours, with heat-kernel weights.
     2. Their principal components X are propagated over the graph, :math:`\hat A^t X`, which draws samples of one dense
-       region together.
+       region together; those of up to three columns stay where they are.
     3. K-means splits the samples into about 24 parts a cluster (none of which reaches from one large component of the
        graph into another), and the parts are merged by average linkage on the
        graph (the weight of all edges between two over the number of pairs). This is done `n_runs` times for each
        scaling, and a Gaussian mixture is one more run (`graphclust.methods.scaling_runs`). Groups below 0.3 N / K
-       samples are no clusters, or below 0.1 or 0.03 N / K where with these the runs agree clearly more: where a small
-       cluster stands alone, and a large one would be split in its place, by each run elsewhere.
+       samples are no clusters, or below a smaller share, down to 0.003 and to 8 samples, where with it the runs agree
+       clearly more: where a small cluster stands alone, and a large one would be split in its place, by each run
+       elsewhere. Equal samples are one node of the graph, and count as many.
     4. All runs of all scalings are merged by average linkage, on the share of them that put two samples together
        (evidence accumulation, Fred & Jain 2005; `graphclust.graph.agreement.agreed_partition`): the tree, and K
        clusters. A run counts as much as the runs of its scaling agree with each other (their mean adjusted Rand
-       index), and four times that under the scaling which is known to suit, where one is
-       (`graphclust.nn.vector_scale.suited_scaling`). A sample ends in the cluster of most of its neighbours, averaged
-       over the graphs.
+       index a). Where one scaling is known to suit (`graphclust.nn.vector_scale.suited_scaling`), there are three times
+       as many of its runs, and half as many under the others, and they count :math:`8 a^4` times that, at least a
+       third. A sample ends in the cluster of most of its neighbours, averaged over the graphs.
 
     Of a graph that is given, with ``scale="none"``, and above 2 10^7 samples times parts there is one scaling. Then
     edges that the runs disagree about lose weight, and parts are merged once more on the graph
@@ -107,7 +114,8 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     parts_per_cluster : int
         Parts that a cluster is made of; fewer where they would hold less than 8 samples on average.
     n_runs : int
-        Over-segmentations of each scaling, whose consensus is taken.
+        Over-segmentations of each scaling, whose consensus is taken; three times as many under one that is known to
+        suit, and half as many under the others.
     verbose : bool
         Show progress.
 
@@ -123,7 +131,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         above 10^8.
     tree_ : ndarray [P - 1, 4]
         Merges of the parts of the last step (for many samples: of as many groups as parts are asked for). Groups below
-        0.3 (or 0.1, 0.03) N / K samples are no clusters of their own in `labels_`, as they are in `cut`.
+        0.3 N / K samples (or a smaller share, see 3.) are no clusters of their own in `labels_`, as they are in `cut`.
 
     Examples
     --------
@@ -215,7 +223,12 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
             return
         graph = self.graph_
         found = consensus_partition(
-            graph, self._positions(graph, seed), self.n_clusters_, random_state=seed, **self._run_options()
+            graph,
+            self._positions(graph, seed),
+            self.n_clusters_,
+            parts_per_cluster=self.parts_per_cluster,
+            n_runs=self.n_runs,
+            random_state=seed,
         )
         self._set_tree(found.linkage, found.parts.numpy())
         members = one_hot(found.labels, self.n_clusters_).float()
@@ -223,23 +236,23 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         self.labels_ = found.labels.numpy()
         self.probabilities_ = _of_labels(shares, self.labels_)
 
-    def _run_options(self) -> dict[str, int]:
-        return {"parts_per_cluster": self.parts_per_cluster, "n_runs": self.n_runs}
-
     def _positions(self, graph: SampleGraph, seed: int) -> Tensor:
         """Principal components of the graph's samples, propagated over it."""
         components = principal_components(graph.x, _COMPONENTS, seed=seed)
+        if graph.x.shape[1] <= _PLAIN:
+            return components
         return propagated(BatchSource(graph), components, propagations(len(graph.x), self.n_clusters_))
 
     def _fit_scalings(self, x: NDArray[np.float32], seed: int) -> None:
         """The partition on which the runs under several scalings agree."""
         k = self.n_clusters_
         # Samples that are equal would be each other's neighbours, and no others.
-        distinct, position = np.unique(x, axis=0, return_inverse=True)
+        distinct, position, how_many = np.unique(x, axis=0, return_inverse=True, return_counts=True)
+        counts: NDArray[np.int64] | None = how_many
         position = position.reshape(-1)
         check_distinct(len(distinct), k)
         if len(distinct) in (1, len(x)):
-            distinct, position = x, np.arange(len(x))
+            distinct, position, counts = x, np.arange(len(x)), None
         rows, back, whole = torch.from_numpy(distinct), torch.from_numpy(position), len(distinct) == len(x)
         n_neighbors = max(1, min(self.n_neighbors, len(rows) - 1))
         scales, graphs, shared_runs, weights = vector_scales(torch.from_numpy(x)), [], [], []
@@ -251,16 +264,32 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
                 else self._joined(scale(rows), n_neighbors)
             )
             graphs.append(graph)
+            is_suited = scale.taken == suited
+            times = 1.0 if suited is None else _MORE_RUNS if is_suited else 0.5
             found_here, agreement = scaling_runs(
-                graph, self._positions(graph, seed), k, seed, **self._run_options()
+                graph,
+                self._positions(graph, seed),
+                k,
+                seed,
+                parts_per_cluster=self.parts_per_cluster,
+                n_runs=math.ceil(times * self.n_runs),
+                counts=counts,
             )
-            factor = _SUITED if scale.taken == suited else 1.0
             shared_runs.append(found_here[:, :, back])
-            weights.append([[factor * one] * found_here.shape[1] for one in agreement])
+            factors = [max(_SUITED * one**4, 1 / _MORE_RUNS) if is_suited else 1.0 for one in agreement]
+            counted = [factor * one for factor, one in zip(factors, agreement, strict=True)]
+            weights.append([[one] * found_here.shape[1] for one in counted])
         share = clearest_share(shared_runs)
         runs = [some[share] for some in shared_runs]
         weight = np.concatenate([some[share] for some in weights])
-        found = agreed_partition(torch.cat(runs), k, weights=weight, min_share=SHARES[share])
+        taken = next((scale for scale in scales if scale.taken == suited), scales[0])
+        found = agreed_partition(
+            torch.cat(runs),
+            k,
+            weights=weight,
+            min_share=SHARES[share],
+            positions=taken(torch.from_numpy(x)),
+        )
         self._set_tree(found.linkage, found.parts.numpy())
         # Of equal samples, which all runs treat alike, any one stands for all.
         members = torch.zeros(len(rows), k)
@@ -329,7 +358,12 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
         shares = propagated(BatchSource(attached, normalization="row"), torch.cat([known, unknown]), 1)[
             len(known) :
         ]
-        shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(1e-30)
+        # So far from all samples that no weight is left: the nearest one's.
+        far = shares.sum(dim=1) < 1e-30
+        if far.any():
+            nearest = self._nearest_samples(self._scale(x[far]).numpy())[:, 0]
+            shares[far] = known[torch.as_tensor(nearest)]
+        shares = shares / shares.sum(dim=1, keepdim=True)
         stand_for = attached.stand_for.cpu()
         is_known = stand_for < len(known)
         shares[is_known] = known[stand_for[is_known]]

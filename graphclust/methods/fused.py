@@ -120,11 +120,11 @@ class FusedClusterer(GraphClusterer, FineTuned):
                 start_branch(model, source, codes, memory["start"])
 
         def follow_start(m: FusionNetwork, batch: Batch) -> Step:
+            assert batch.adjacency is not None
             with torch.no_grad():
                 x = m.scale(batch.x)
-                states = m.states(x)
-            assert batch.adjacency is not None
-            logits = m.fusion(x, states, batch.adjacency)[: batch.size]
+                states = m.states(x[: m.fusion.parts(batch.adjacency, batch.size)[1].num_nodes])
+            logits = m.fusion(x, states, batch.adjacency, batch.size)
             target = memory["start"][batch.index.cpu()].to(logits.device)
             return Step({"cross_entropy": cross_entropy(logits, target)}, logits)
 

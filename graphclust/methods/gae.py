@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust.methods.graph_encoder import GraphEncoderClusterer
-from graphclust.nn.edges import EdgeReconstruction
+from graphclust.nn.edges import EdgeReconstruction, rows_read
 from graphclust.nn.graph_encoder import GraphEncoder
 from graphclust.nn.likelihoods import gaussian_sample
 from graphclust.nn.losses import kl_standard_normal
@@ -75,7 +75,7 @@ class GAE(GraphEncoderClusterer):
 
     def _loss(self, model: Any, batch: Batch) -> Step:
         assert batch.adjacency is not None
-        codes = model.embed(batch.x, batch.adjacency)
+        codes = model.embed(batch.x, batch.adjacency, rows_read(batch.adjacency, batch.size))
         return Step({"edges": model.edges(codes, batch.index, batch.adjacency)})
 
 
@@ -97,7 +97,8 @@ class VGAE(GAE):
 
     def _loss(self, model: Any, batch: Batch) -> Step:
         assert batch.adjacency is not None
-        mean, log_variance = model.encode(batch.x, batch.adjacency).chunk(2, dim=1)
+        rows = rows_read(batch.adjacency, batch.size)
+        mean, log_variance = model.encode(batch.x, batch.adjacency, rows).chunk(2, dim=1)
         log_variance = log_variance.clamp(-20.0, 20.0)
         codes = model.code(gaussian_sample(mean, log_variance))
         kl = kl_standard_normal(mean[: batch.size], log_variance[: batch.size]).mean()

@@ -24,6 +24,7 @@ from graphclust.graph import SampleGraph
 from graphclust.graph.linkage import sparse_weights
 from graphclust.graph.replication import VIEWS as SPLIT_VIEWS
 from graphclust.graph.replication import Replication, spectral_positions
+from graphclust.graph.storage import checksum
 from graphclust.methods.ns4gc import NS4GC
 from graphclust.methods.starts import propagated
 from graphclust.nn.center_softmax import CenterSoftmax
@@ -280,16 +281,12 @@ def _found_again(codes: NDArray[np.float32], n_clusters: int, splits: Sequence[N
 
 
 def _edge_digest(source: BatchSource) -> Tensor:
-    """What tells one list of weighted edges from another: its length, and a sum that every edge is part of."""
+    """What tells weighted edges from others: CRC-32 of the ends, which are sorted, and of the weights."""
     graph = source.graph
-    assert graph.edge_index is not None
-    a, b = graph.edge_index.cpu()
-    ends = a * 1_000_003 + b * b * 7919 + a * b
-    if graph.edge_weight is not None and not bool((graph.edge_weight == 1).all()):
-        ends = ends * (
-            1 + graph.edge_weight.detach().cpu().float().contiguous().view(torch.int32).long() % 2**20
-        )
-    return torch.tensor([len(a), int(ends.sum())])
+    assert graph.edge_index is not None and graph.edge_weight is not None
+    return torch.tensor(
+        [checksum(graph.edge_index.cpu()), checksum(graph.edge_weight.detach().cpu().float())]
+    )
 
 
 def _propagated_rows(scale: nn.Module, source: BatchSource, hops: int) -> Tensor:

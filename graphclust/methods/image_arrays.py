@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,9 +85,15 @@ def in_range(X: NDArray[Any], estimator: Any) -> NDArray[Any]:
     low, high = estimator.image_range_
     if X.dtype.kind not in "buif" or X.size == 0 or not 0 <= low < high:
         return X
-    if high <= 1 and X.dtype == np.uint8 and X.max() > 1:
-        return X.astype(np.float32) / 255
     largest = float(X.max())
+    if high <= 1 and X.dtype == np.uint8:
+        if 0 < largest <= 1:
+            warnings.warn(
+                f"X holds bytes of 0 and 1, which are read as 1/255 of white: {type(estimator).__name__} was fitted to "
+                "values from 0 to 1; pass X.astype(float) where 1 is white",
+                stacklevel=3,
+            )
+        return np.divide(X, np.float32(255), dtype=np.float32)
     bytes_for_shares = high <= 1 and largest > 10
     shares_for_bytes = high > 10 and largest <= 1 and X.dtype.kind == "f" and bool((X % 1 != 0).any())
     if bytes_for_shares or shares_for_bytes:

@@ -24,6 +24,8 @@ from graphclust.methods.image_arrays import as_rows, check_images, in_range, val
 
 #: How many times the usual distance from the middle is too far: a digit more, and clusters of iris are lost by one row.
 _FAR = 1000
+#: Share of the samples that may be so.
+_MOST_FAR = 0.05
 #: Values up to which far samples are looked for.
 _MOST_LOOKED_AT = 10**8
 #: Values that are converted at once, so that features stay in their file.
@@ -195,7 +197,8 @@ def _warn_of_far_samples(x: Tensor, name: str) -> None:
     blocks = x.split(max(1, _BLOCK // x.shape[1]))
     distance = torch.cat([(block.double() - middle).norm(dim=1) for block in blocks])
     far = int((distance > _FAR * usual).sum())
-    if far:
+    # More are no wrong values: the others are nearly equal, as where a column is mostly zero.
+    if 0 < far <= _MOST_FAR * len(x):
         warnings.warn(
             f"{name}: row {int(distance.argmax())} lies {float(distance.max()):.3g} from the columns' medians, and "
             f"half of the samples within {usual:.3g} ({far} of {len(x)} lie over {_FAR:,} times as far): beside it the "

@@ -79,7 +79,8 @@ class LearnedGraphClustering(GraphClusterer):
     4. *Clusters.* The network is trained further to tell the clusters apart. Its probabilities, averaged over the
        neighbours in its own graph and divided by the clusters' frequencies, :math:`p^2_{ij} / f_j`, give the labels of
        the next round. Rounds that help change fewer and fewer labels; where one would change over 1 % of them and
-       over 0.8 times as many as the one before, they end with the network of before.
+       over 0.8 times as many as the one before, they end with the network of before; they end, too, with one that
+       changes none.
 
     Of more than 50,000 samples (or 100 for each cluster, if that is more) a random part of that size goes through
     these steps, the same for every `random_state`. The trained network then reads all samples, block by block, their

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphclust._checks import check_number
 from graphclust.methods.graph_encoder import GraphEncoderClusterer
+from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.edges import rows_read
 from graphclust.nn.graph_encoder import GraphEncoder
 from graphclust.nn.node_similarity import changed_view, node_similarity_loss
@@ -96,7 +97,8 @@ class NS4GC(GraphEncoderClusterer):
     def _loss(self, model: Any, batch: Batch) -> Step:
         assert batch.adjacency is not None
         rows = rows_read(batch.adjacency, batch.size)
-        first, second = self._view(model, batch)[:rows], self._view(model, batch)[:rows]
+        x = model.scaled(batch.x, batch.adjacency)
+        first, second = (self._view(model, x, batch.adjacency, rows) for _ in range(2))
         terms = node_similarity_loss(
             first,
             second,
@@ -109,14 +111,10 @@ class NS4GC(GraphEncoderClusterer):
         terms["sparsity"] = self.sparsity_weight * terms["sparsity"]
         return Step(terms)
 
-    def _view(self, model: Any, batch: Batch) -> Tensor:
-        """Codes of all rows of the batch, with some edges and columns left out."""
-        assert batch.adjacency is not None
-        x, thinned = changed_view(
-            model.scale(batch.x),
-            batch.adjacency,
-            edge_dropout=self.edge_dropout,
-            feature_dropout=self.feature_dropout,
+    def _view(self, model: Any, x: Tensor, adjacency: Adjacency, rows: int) -> Tensor:
+        """Codes of the first rows of a batch, with some edges and columns left out."""
+        columns, thinned = changed_view(
+            x.shape[1], adjacency, edge_dropout=self.edge_dropout, feature_dropout=self.feature_dropout
         )
-        codes: Tensor = model.code(model.encoder(x, thinned))
+        codes: Tensor = model.code(model.encoder(x, thinned, constant=True, columns=columns, rows=rows))
         return codes

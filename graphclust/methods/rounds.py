@@ -17,7 +17,7 @@ def take_labels(model: nn.Module, memory: dict[str, Tensor], labels: Tensor, *, 
     """Take labels for the next round, if they settle; else the network becomes the one that gave those before.
 
     Rounds that help change fewer and fewer labels. One that would change over 1 % of them and over 0.8 times as many
-    as the one before ends them.
+    as the one before ends them. So does one that would change none: the network has learnt just these.
 
     Parameters
     ----------
@@ -37,6 +37,9 @@ def take_labels(model: nn.Module, memory: dict[str, Tensor], labels: Tensor, *, 
         Whether they are taken.
     """
     changed = (labels != memory["clusters"]).float().mean()
+    if changed == 0:
+        memory["ended"] = changed
+        return False
     if changed > max(SETTLED, SETTLING * float(memory.get("changed", torch.inf))):
         memory["ended"] = changed
         # The network has learnt what is refused.

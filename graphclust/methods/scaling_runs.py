@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
@@ -25,12 +26,19 @@ from graphclust.nn.vector_scale import vector_scales
 _MOST_MIXED, _COMPONENTS = 1e5, 32
 _LEAST_WEIGHT = 0.01
 #: Least sizes of a cluster, as shares of the mean, and by how much a lower one has to make runs agree more.
-SHARES = (0.3, 0.1, 0.03)
+SHARES = (0.3, 0.1, 0.03, 0.01, 0.003)
 _MORE_AGREEMENT = 0.05
 
 
 def scaling_runs(
-    graph: SampleGraph, codes: Tensor, n_clusters: int, seed: int, *, parts_per_cluster: int, n_runs: int
+    graph: SampleGraph,
+    codes: Tensor,
+    n_clusters: int,
+    seed: int,
+    *,
+    parts_per_cluster: int,
+    n_runs: int,
+    counts: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, list[float]]:
     """Clusterings of the scaled samples of a graph, and what each of them counts.
 
@@ -45,6 +53,8 @@ def scaling_runs(
     seed : int
     parts_per_cluster, n_runs : int
         Of the runs on the graph.
+    counts : ndarray [N], optional
+        How many equal samples each node stands for.
 
     Returns
     -------
@@ -65,6 +75,7 @@ def scaling_runs(
         min_share=SHARES,
         random_state=seed,
         keep_apart=True,
+        counts=counts,
     )
     weights = [max(_LEAST_WEIGHT, _agreement(same)) if n_runs > 1 else 1.0 for same in runs]
     if len(graph.x) * n_clusters <= _MOST_MIXED:

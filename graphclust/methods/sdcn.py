@@ -54,8 +54,8 @@ class SDCN(FusedClusterer):
 
     def _loss(self, model: FusionNetwork, batch: Batch) -> Step:
         assert batch.adjacency is not None
-        encoding, logits = model(batch.x, batch.adjacency)
-        z, log_z_g = encoding.mean[: batch.size], logits[: batch.size].log_softmax(dim=1)
+        encoding, logits = model(batch.x, batch.adjacency, batch.size)
+        z, log_z_g = encoding.mean[: batch.size], logits.log_softmax(dim=1)
         x = model.scale(batch.x[: batch.size])
         log_q = model.head(z)
         p = sharpened(model, log_q, batch)

@@ -119,11 +119,11 @@ class VGDCN(Generating, FusedClusterer):
 
     def _loss(self, model: FusionNetwork, batch: Batch) -> Step:
         assert batch.adjacency is not None
-        encoding, logits = model(batch.x, batch.adjacency)
+        encoding, logits = model(batch.x, batch.adjacency, batch.size)
         mean, log_variance = encoding.gaussian(batch.size)
         x = model.scale(batch.x[: batch.size])
         elbo = mixture_elbo(model, self._likelihood(model), x, mean, log_variance)
-        log_z_g = logits[: batch.size].log_softmax(dim=1)
+        log_z_g = logits.log_softmax(dim=1)
         with torch.no_grad():
             q = log_z_g if self.target == "graph" else student_t_log_assignment(mean, model.head.centers)
         kl = kl_divergence(sharpened(model, q, batch), log_z_g)

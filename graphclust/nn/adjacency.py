@@ -72,6 +72,12 @@ class Adjacency:
     constant : bool, default=False
         True when the same object serves every step (a full batch): what depends on the input features alone is then
         computed once.
+
+    Attributes
+    ----------
+    whole : Adjacency
+        That of which these are some of the edges (`thinned`), else itself: among the same samples, so what depends on
+        the input features alone is kept there.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class Adjacency:
         self.propagation_weight = propagation_weight
         self.self_weight = self_weight
         self.constant = constant
+        self.whole = self
         self._memo: dict[str, Any] = {}
 
     @property
@@ -100,6 +107,50 @@ class Adjacency:
         if key not in self._memo:
             self._memo[key] = compute()
         return self._memo[key]
+
+    def thinned(self, share: float) -> Adjacency:
+        """The same graph without a random `share` of its edges, in [0, 1).
+
+        The weights of those that stay grow by 1 / (1 - share), so that the mean of what is summed over them is as
+        before.
+        """
+        kept = torch.rand(self.edge_weight.shape[0], device=self.edge_weight.device) >= share
+        thinned = Adjacency(
+            self.edge_index[:, kept],
+            self.edge_weight[kept] / (1 - share),
+            self.propagation_weight[kept] / (1 - share),
+            self.self_weight,
+        )
+        thinned.whole = self.whole
+        return thinned
+
+    # -- the part that some rows depend on ---------------------------------------------------------------------
+
+    def leading(self, rows: int) -> Adjacency:
+        """What a convolution reads so that its first `rows` rows are exact: these, their neighbours, their edges.
+
+        Rows of sampled batches are in the order of their distance from the batch's own samples, so the neighbours of
+        the first are among the first as well. A full batch is returned as it is: what is kept of it serves all steps.
+        """
+        if self.constant or rows >= self.num_nodes:
+            return self
+
+        def build() -> Adjacency:
+            kept = self.edge_index[1] < rows
+            edges = self.edge_index[:, kept]
+            n_read = max(rows, int(edges[0].max()) + 1) if edges.numel() else rows
+            weights = (self.edge_weight[kept], self.propagation_weight[kept], self.self_weight[:n_read])
+            return Adjacency(edges, *weights)
+
+        return self.memo(f"leading{rows}", build)
+
+    def reaching(self, rows: int, n_layers: int) -> list[Adjacency]:
+        """What each of `n_layers` convolutions reads so that the first `rows` rows of the last one are exact."""
+        parts = []
+        for _ in range(n_layers):
+            parts.append(self.leading(rows))
+            rows = parts[-1].num_nodes
+        return parts[::-1]
 
     # -- compressed layouts ------------------------------------------------------------------------------------
 

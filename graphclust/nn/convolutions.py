@@ -8,7 +8,7 @@ sum over neighbours is bound by memory: it is done on whichever of X and X W has
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch_geometric import nn as pyg
 from torch_geometric.utils import softmax
 
 from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.sparse_features import compressed_features, sparse_linear
 
 
 def _narrow(adjacency: Adjacency, weight: Tensor, x: Tensor, linear: Any, key: str | None) -> Tensor:
@@ -36,13 +37,21 @@ def _narrow(adjacency: Adjacency, weight: Tensor, x: Tensor, linear: Any, key: s
 class GCNConv(pyg.GCNConv):
     """Kipf & Welling (2017): ``D~^-1/2 (A + I) D~^-1/2 X W + b``."""
 
-    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
-        """[N, in_channels] -> [N, out_channels]; `constant` says that x is the same in every step."""
-        weight = self.lin.weight
-        if constant and adjacency.constant:
+    def forward(
+        self, x: Tensor, adjacency: Adjacency, *, constant: bool = False, columns: Tensor | None = None
+    ) -> Tensor:
+        """[N, in_channels] -> [N, out_channels]; `constant` says that x is the same in every step.
+
+        The columns of x are multiplied by `columns` [in_channels]; as this is done to the weights, x stays constant.
+        """
+        weight = self.lin.weight if columns is None else self.lin.weight * columns
+        narrower = self.out_channels < self.in_channels
+        compressed = compressed_features(x, adjacency) if constant and narrower else None
+        if constant and adjacency.constant and compressed is None:
             return F.linear(adjacency.memo("gcn_input", lambda: adjacency.propagate(x)), weight, self.bias)
-        if self.out_channels < self.in_channels:
-            out = adjacency.propagate(F.linear(x, weight))
+        if narrower:
+            product = F.linear(x, weight) if compressed is None else sparse_linear(compressed, weight)
+            out = adjacency.propagate(product)
             return out if self.bias is None else out + self.bias
         return F.linear(adjacency.propagate(x), weight, self.bias)
 
@@ -151,6 +160,16 @@ class AnyConv(nn.Module):
                 "heads take the mean (concat=False)"
             )
         return out
+
+
+def layer_parts(layers: Sequence[nn.Module], adjacency: Adjacency, rows: int | None) -> list[Adjacency]:
+    """What each of these layers reads, one after the other, for the first `rows` rows of the last one's output.
+
+    All of it for None, and where one is the user's: it may read degrees, or look farther than one hop.
+    """
+    if rows is None or any(isinstance(layer, AnyConv) for layer in layers):
+        return [adjacency] * len(layers)
+    return adjacency.reaching(rows, len(layers))
 
 
 class _WithoutBias(nn.Module):

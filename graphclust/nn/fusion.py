@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphclust.nn.adjacency import Adjacency
-from graphclust.nn.convolutions import Convolution, make_convolution
+from graphclust.nn.convolutions import Convolution, layer_parts, make_convolution
 
 
 class GraphFusion(nn.Module):
@@ -66,7 +66,13 @@ class GraphFusion(nn.Module):
         out = self.layers[layer](z, adjacency, constant=constant)
         return out.float() if layer == len(self.layers) - 1 else out.relu()
 
-    def forward(self, x: Tensor, states: Sequence[Tensor], adjacency: Adjacency) -> Tensor:
+    def parts(self, adjacency: Adjacency, rows: int | None) -> list[Adjacency]:
+        """What each convolution reads, for the logits of the first `rows` rows; all of it for None."""
+        return layer_parts(list(self.layers), adjacency, rows)
+
+    def forward(
+        self, x: Tensor, states: Sequence[Tensor], adjacency: Adjacency, rows: int | None = None
+    ) -> Tensor:
         """Logits of the cluster probabilities.
 
         Parameters
@@ -74,20 +80,25 @@ class GraphFusion(nn.Module):
         x : Tensor [N, d]
             Features.
         states : sequence of Tensor
-            H(1), ..., H(L) and the latent code, one for each bridge.
+            H(1), ..., H(L) and the latent code, one for each bridge; of as many rows as the second convolution reads
+            (``parts(adjacency, rows)[1]``), or more.
         adjacency : Adjacency
             The graph, or the sampled part of it that the batch covers.
+        rows : int, optional
+            Logits of the first rows alone: of a sampled batch each convolution reads what they depend on, no more.
 
         Returns
         -------
-        Tensor [N, K]
+        Tensor [N, K], or [rows, K]
         """
         if len(states) != len(self.layers) - 1:
             raise ValueError(f"{len(states)} encoder states were given for {len(self.layers) - 1} bridges")
-        z = self.step(0, x, adjacency, constant=True)
+        parts = self.parts(adjacency, rows)
+        z = self.step(0, x[: parts[0].num_nodes], parts[0], constant=True)
         for layer, state in enumerate(states, start=1):
-            z = self.step(layer, self.mix(layer, z, state), adjacency)
-        return z
+            n_read = parts[layer].num_nodes
+            z = self.step(layer, self.mix(layer, z[:n_read], state[:n_read]), parts[layer])
+        return z if rows is None else z[:rows]
 
 
 def check_epsilon(epsilon: float | Sequence[float] | str, n_bridges: int) -> list[float] | None:

@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, normalize
 
 from graphclust._checks import check_choice, check_number
 from graphclust.nn.adjacency import Adjacency
-from graphclust.nn.convolutions import Convolution, make_convolution
+from graphclust.nn.convolutions import Convolution, GCNConv, layer_parts, make_convolution
 from graphclust.nn.heads import ClusterFrequencies
 from graphclust.nn.scaling import FeatureScale
 from graphclust.nn.term_scale import TermScale
@@ -67,18 +67,39 @@ class GraphEncoder(nn.Module):
         if self.dropout >= 1:
             raise ValueError(f"dropout={dropout} must be less than 1; 0 drops nothing")
 
-    def step(self, layer: int, z: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
-        """Convolution `layer` (from 0) with its activation, in float32."""
+    def step(
+        self,
+        layer: int,
+        z: Tensor,
+        adjacency: Adjacency,
+        *,
+        constant: bool = False,
+        columns: Tensor | None = None,
+    ) -> Tensor:
+        """Convolution `layer` (from 0) with its activation, in float32; of z whose columns are multiplied by these."""
         if self.training and self.dropout:
             z, constant = dropout(z, self.dropout), False
-        return self.activate(layer, self.layers[layer](z, adjacency, constant=constant))
+        convolution, options = self.layers[layer], {}
+        if isinstance(convolution, GCNConv):
+            options["columns"] = columns
+        elif columns is not None:
+            z, constant = z * columns, False
+        return self.activate(layer, convolution(z, adjacency, constant=constant, **options))
 
     def activate(self, layer: int, z: Tensor) -> Tensor:
         """The activation of layer `layer` in float32: autocast would take PReLU in bfloat16."""
         with torch.autocast(z.device.type, enabled=False):
             return self.activations[layer](z.float())
 
-    def forward(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        adjacency: Adjacency,
+        *,
+        constant: bool = False,
+        columns: Tensor | None = None,
+        rows: int | None = None,
+    ) -> Tensor:
         """Codes.
 
         Parameters
@@ -90,15 +111,20 @@ class GraphEncoder(nn.Module):
         constant : bool, default=False
             Whether x is the same in every step with this adjacency: what the first convolution sums over neighbours
             is then computed once. Never say so of shuffled or augmented features.
+        columns : Tensor [d], optional
+            What each feature is multiplied by in this step alone; x is what is constant.
+        rows : int, optional
+            Codes of the first rows alone: of a sampled batch each convolution reads what they depend on, no more.
 
         Returns
         -------
-        Tensor [n, widths[-1]]
+        Tensor [n, widths[-1]], or [rows, widths[-1]]
         """
-        z = x
-        for layer in range(len(self.layers)):
-            z = self.step(layer, z, adjacency, constant=constant and layer == 0)
-        return z
+        parts = layer_parts(list(self.layers), adjacency, rows)
+        z = self.step(0, x[: parts[0].num_nodes], parts[0], constant=constant, columns=columns)
+        for layer, part in enumerate(parts[1:], start=1):
+            z = self.step(layer, z[: part.num_nodes], part)
+        return z if rows is None else z[:rows]
 
 
 class GraphEncoderNetwork(nn.Module):
@@ -143,9 +169,13 @@ class GraphEncoderNetwork(nn.Module):
         self.latent_dim = latent_dim
         self.unit_length = unit_length
 
-    def encode(self, x: Tensor, adjacency: Adjacency) -> Tensor:
-        """Stored features [n, d] and the edges among them -> the encoder's whole output [n, width]."""
-        return self.encoder(self.scale(x), adjacency, constant=True)
+    def scaled(self, x: Tensor, adjacency: Adjacency) -> Tensor:
+        """Stored features [n, d] -> the encoder's input, computed once where x is the same in every step."""
+        return adjacency.memo("scaled", lambda: self.scale(x)) if adjacency.constant else self.scale(x)
+
+    def encode(self, x: Tensor, adjacency: Adjacency, rows: int | None = None) -> Tensor:
+        """Stored features [n, d] and the edges among them -> the encoder's whole output [n, width], or its `rows`."""
+        return self.encoder(self.scaled(x, adjacency), adjacency, constant=True, rows=rows)
 
     def code(self, output: Tensor) -> Tensor:
         """Codes [n, latent_dim] of the encoder's whole output [n, width]."""
@@ -154,8 +184,7 @@ class GraphEncoderNetwork(nn.Module):
 
     def embed(self, x: Tensor, adjacency: Adjacency, rows: int | None = None) -> Tensor:
         """Codes [n, latent_dim] of stored features [n, d] and the edges among them, or of the first `rows` alone."""
-        output = self.encode(x, adjacency)
-        return self.code(output if rows is None or rows >= output.shape[0] else output[:rows])
+        return self.code(self.encode(x, adjacency, rows))
 
     def forward(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Log-probabilities [n, K]."""

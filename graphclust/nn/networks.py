@@ -54,7 +54,7 @@ class AutoEncoderNetwork(nn.Module):
 
 
 class FusionOutput(NamedTuple):
-    """Encoding of all samples of a batch, and their logits from the graph branch [n, K]."""
+    """Encoding of the samples of a batch that the bridge reads, and logits from the graph branch [n, K]."""
 
     encoding: Encoding
     logits: Tensor
@@ -97,9 +97,12 @@ class FusionNetwork(AutoEncoderNetwork):
 
     # The override widens its parent's signature by the graph; mypy wants the two to be interchangeable.
     def forward(  # type: ignore[override]
-        self, x: Tensor, adjacency: Adjacency
+        self, x: Tensor, adjacency: Adjacency, rows: int | None = None
     ) -> FusionOutput:
-        """Stored features [n, d] and the edges among them -> encoding, logits [n, K]."""
+        """Stored features [n, d] and the edges among them -> encoding, logits [n, K], or [rows, K] of the first.
+
+        Encoded are the rows that the logits depend on through the bridge.
+        """
         x = self.scale(x)
-        encoding = self.autoencoder.encode(x)
-        return FusionOutput(encoding, self.fusion(x, encoding.states, adjacency))
+        encoding = self.autoencoder.encode(x[: self.fusion.parts(adjacency, rows)[1].num_nodes])
+        return FusionOutput(encoding, self.fusion(x, encoding.states, adjacency, rows))

@@ -54,18 +54,17 @@ def node_similarity_loss(
 
 
 def changed_view(
-    x: Tensor, adjacency: Adjacency, *, edge_dropout: float, feature_dropout: float
+    n_features: int, adjacency: Adjacency, *, edge_dropout: float, feature_dropout: float
 ) -> tuple[Tensor, Adjacency]:
-    """A batch with some columns of its features and some of its edges left out, each with that probability.
+    """What a changed view of a batch leaves out: columns of its features, and edges, each with its probability.
 
-    What is propagated along the edges that stay grows by 1 / (1 - p), so that its mean is as before.
+    Returns
+    -------
+    columns : Tensor [n_features]
+        1 for each column that stays, else 0.
+    adjacency : Adjacency
+        See `Adjacency.thinned`.
     """
-    kept = torch.rand(adjacency.edge_weight.shape[0], device=x.device) >= edge_dropout
-    thinned = Adjacency(
-        adjacency.edge_index[:, kept],
-        adjacency.edge_weight[kept],
-        adjacency.propagation_weight[kept] / (1 - edge_dropout),
-        adjacency.self_weight,
-    )
-    columns = dropout(x.new_ones(x.shape[1]), feature_dropout) * (1 - feature_dropout)
-    return x * columns, thinned
+    thinned = adjacency.thinned(edge_dropout)
+    columns = dropout(adjacency.self_weight.new_ones(n_features), feature_dropout) * (1 - feature_dropout)
+    return columns, thinned

@@ -40,12 +40,18 @@ def constant_linear(x: Tensor, weight: Tensor, adjacency: Adjacency) -> Tensor:
         Without gradients.
     weight : Tensor [c, d]
     adjacency : Adjacency
-        Keeps the compressed features, where it is constant.
+        Keeps the compressed features, where it is constant, or some of the edges of one that is.
 
     Returns
     -------
     Tensor [n, c]
     """
+    compressed = compressed_features(x, adjacency)
+    return F.linear(x, weight) if compressed is None else sparse_linear(compressed, weight)
+
+
+def compressed_features(x: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor] | None:
+    """x and its transpose in compressed rows, made once; None where x is not sparse, or not the same in every step."""
 
     def compress() -> tuple[Tensor, Tensor] | None:
         if float((x != 0).float().mean()) > DENSITY:
@@ -54,8 +60,11 @@ def constant_linear(x: Tensor, weight: Tensor, adjacency: Adjacency) -> Tensor:
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             return x.float().to_sparse_csr(), x.float().t().contiguous().to_sparse_csr()
 
-    compressed = adjacency.memo("sparse_features", compress) if adjacency.constant else None
-    if compressed is None:
-        return F.linear(x, weight)
-    with torch.autocast(x.device.type, enabled=False):  # sparse kernels know no bfloat16
+    whole = adjacency.whole
+    return whole.memo("sparse_features", compress) if whole.constant else None
+
+
+def sparse_linear(compressed: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
+    """``x W^T`` of `compressed_features`, in float32."""
+    with torch.autocast(weight.device.type, enabled=False):  # sparse kernels know no bfloat16
         return _SparseLinear.apply(weight.float(), *compressed)

@@ -43,8 +43,8 @@ def assignments(
 ) -> DataFrame:
     """The first five of `COLUMNS`.
 
-    The second choice is the second most probable cluster; without probabilities, whose column is then empty, that with
-    the nearest centre besides the own. The distance is that to the centre of the own cluster (for noise: the nearest),
+    The second choice is the second most probable cluster, none where all others have probability 0; without
+    probabilities, whose column is then empty, that with the nearest centre besides the own. The distance is that to the centre of the own cluster (for noise: the nearest),
     where the model measures: in its embedding, or its features.
     """
     import pandas as pd
@@ -59,7 +59,7 @@ def assignments(
             probability[part][known] = block[known, own[known]]
             if block.shape[1] > 1:
                 block[known, own[known]] = -1
-                second[part] = block.argmax(axis=1)
+                second[part] = np.where(block.max(axis=1) > 0, block.argmax(axis=1), -1)
     return pd.DataFrame(
         {
             "path": paths,

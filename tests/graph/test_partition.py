@@ -16,6 +16,7 @@ from graphclust.graph import SampleGraph
 from graphclust.graph.partition import (
     _apart,
     _large_components,
+    _merged,
     consensus_partition,
     merge_parts,
     merged_runs,
@@ -99,6 +100,35 @@ def test_linkage_is_scipy_s(high):
     assert adjusted_rand_score(cut, tree.part_labels) == 1.0
 
 
+def test_heights_without_edges_grow_with_the_distance_of_the_means() -> None:
+    """Groups at 0, 1, 5 and 20: the first two are merged first."""
+    positions = torch.tensor([0.0, 1.0, 5.0, 20.0]).repeat_interleave(3)[:, None]
+    graph = Data(x=positions, edge_index=torch.zeros(2, 0, dtype=torch.int64), edge_weight=torch.zeros(0))
+    tree = merge_parts(graph, torch.arange(4).repeat_interleave(3), 2, positions)
+    none = -math.log(1e-12)
+    np.testing.assert_allclose(tree.linkage[:, 2], [none, none + 2 * math.log(4.5), none + 2 * math.log(18)])
+    assert tree.linkage[:, :2].tolist() == [[0, 1], [2, 4], [3, 5]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_node_that_counts_several_times_is_as_many_equal_samples(seed: int) -> None:
+    """Each of them is joined to each of those that its neighbour stands for."""
+    graph, parts, weights = problem(seed=seed)
+    counts = np.random.default_rng(seed).integers(1, 5, 24)
+    node = np.repeat(np.arange(24), counts)
+    written_out = weights[np.ix_(node, node)]
+    target, source = np.nonzero(written_out)
+    many = Data(
+        x=torch.zeros(len(node), 1),
+        edge_index=torch.from_numpy(np.stack([source, target])),
+        edge_weight=torch.from_numpy(written_out[target, source]),
+    )
+    expected = merge_parts(many, parts[node], 3, min_size=6)
+    (found,) = _merged(graph, parts, 3, None, [6], counts)
+    np.testing.assert_allclose(found.linkage, expected.linkage)
+    assert torch.equal(found.labels[node], expected.labels)
+
+
 def test_one_edge_direction_counts_half():
     graph, parts, weights = problem()
     directed = Data(x=graph.x, edge_index=graph.edge_index, edge_weight=graph.edge_weight.clone())
@@ -146,6 +176,7 @@ def test_more_components_than_clusters():
     assert adjusted_rand_score(np.array([0, 1, 2, 3, 3])[owner], by_place.labels) == 1.0
     for tree in (apart, by_size, by_place):
         assert is_valid_linkage(tree.linkage, throw=True) and is_monotonic(tree.linkage)
+    for tree in (apart, by_size):
         assert tree.linkage[-1, 2] == pytest.approx(-math.log(1e-12))
 
 

@@ -35,3 +35,13 @@ def test_what_is_kept_does_not_change_with_the_network() -> None:
     with torch.no_grad():
         model.weight.zero_()
     assert memory["network.weight"].any()
+
+
+def test_a_round_that_changes_no_label_ends_them_and_keeps_the_network() -> None:
+    model, memory = nn.Linear(2, 2), {"clusters": labels_after(0.0)}
+    assert take_labels(model, memory, labels_after(0.3))
+    with torch.no_grad():
+        model.weight += 1
+    learnt = model.weight.clone()
+    assert not take_labels(model, memory, labels_after(0.3))
+    assert float(memory["ended"]) == 0 and torch.equal(model.weight, learnt)

@@ -9,6 +9,7 @@ from torch.nn.functional import normalize
 
 from graphclust.nn import node_similarity
 from graphclust.nn.adjacency import Adjacency
+from graphclust.nn.graph_encoder import GraphEncoder
 from graphclust.nn.node_similarity import changed_view, node_similarity_loss
 
 
@@ -67,17 +68,41 @@ def test_without_edges_neighbours_cost_nothing() -> None:
 
 
 def test_views_lose_columns_and_edges_and_keep_the_mean() -> None:
-    graph, x = adjacency(50, 1000), torch.ones(50, 400)
+    graph = adjacency(50, 1000)
     torch.manual_seed(0)
-    changed, thinned = changed_view(x, graph, edge_dropout=0.3, feature_dropout=0.2)
-    gone = (changed == 0).all(dim=0)
-    assert torch.equal(changed, x * ~gone)  # whole columns, and the others as they were
-    assert 0.1 < float(gone.float().mean()) < 0.3
+    columns, thinned = changed_view(400, graph, edge_dropout=0.3, feature_dropout=0.2)
+    assert set(columns.tolist()) == {0.0, 1.0} and 0.7 < float(columns.mean()) < 0.9
     assert 0.6 < thinned.edge_weight.shape[0] / 1000 < 0.8
-    totals = [
-        changed_view(x, graph, edge_dropout=0.3, feature_dropout=0.0)[1].propagation_weight.sum()
-        for _ in range(200)
-    ]
-    assert float(torch.stack(totals).mean()) == pytest.approx(float(graph.propagation_weight.sum()), rel=0.01)
-    same, whole = changed_view(x, graph, edge_dropout=0.0, feature_dropout=0.0)
-    assert torch.equal(same, x) and torch.equal(whole.propagation_weight, graph.propagation_weight)
+    drawn = [changed_view(400, graph, edge_dropout=0.3, feature_dropout=0.0)[1] for _ in range(200)]
+    for name in (
+        "propagation_weight",
+        "edge_weight",
+    ):  # GCN sums with the one, GIN and a user's layer with the other
+        total = torch.stack([getattr(one, name).sum() for one in drawn]).mean()
+        assert float(total) == pytest.approx(float(getattr(graph, name).sum()), rel=0.01)
+    same, whole = changed_view(400, graph, edge_dropout=0.0, feature_dropout=0.0)
+    assert same.all() and torch.equal(whole.propagation_weight, graph.propagation_weight)
+
+
+@pytest.mark.parametrize("conv", ["gcn", "gin", "sage", "gat"])
+@pytest.mark.parametrize("share", [0.02, 1.0])
+def test_columns_are_left_out_as_if_they_were_zero(conv: str, share: float) -> None:
+    """Sparse features stay compressed; features and gradients are those of the product written out."""
+    parts = adjacency(50, 300)
+    weights = (parts.edge_index, parts.edge_weight, parts.propagation_weight, parts.self_weight)
+    graph = Adjacency(*weights, constant=True)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(50, 200, generator=generator) * (torch.rand(50, 200, generator=generator) < share)
+    torch.manual_seed(0)
+    encoder = GraphEncoder((200, 16, 4), conv, "selu")
+    columns, thinned = changed_view(200, graph, edge_dropout=0.3, feature_dropout=0.5)
+    encoder(x, thinned, constant=True, columns=columns).square().sum().backward()
+    found = {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+    encoder.zero_grad()
+    kept = (thinned.edge_index, thinned.edge_weight, thinned.propagation_weight, thinned.self_weight)
+    encoder(x * columns, Adjacency(*kept)).square().sum().backward()
+    for name, parameter in encoder.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-5)
+    is_kept = graph.memo("sparse_features", lambda: None) is not None
+    assert is_kept == (conv == "gcn" and share < 1)
