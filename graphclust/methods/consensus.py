@@ -47,8 +47,8 @@ _COMPONENTS = 128
 #: Samples times parts up to which the samples are split by k-means, and that under several scalings; samples for which
 #: K is estimated that way.
 _MOST_DISTANCES, _MOST_SCALED, _MOST_COUNTED = 1e8, 2e7, 100_000
-#: Columns of samples that are split where they are: propagation takes noise out of many dimensions, and out of curves in
-#: the plane their form.
+#: Columns of samples that are split where they are: propagation takes noise out of many dimensions, and their form out
+#: of curves in the plane.
 _PLAIN = 3
 #: Recall of the neighbours of many samples: linkage and mixture lose little by a neighbour in ten that is the next one.
 _RECALL = 0.9

@@ -44,8 +44,8 @@ def assignments(
     """The first five of `COLUMNS`.
 
     The second choice is the second most probable cluster, none where all others have probability 0; without
-    probabilities, whose column is then empty, that with the nearest centre besides the own. The distance is that to the centre of the own cluster (for noise: the nearest),
-    where the model measures: in its embedding, or its features.
+    probabilities, whose column is then empty, that with the nearest centre besides the own. The distance is that to the
+    centre of the own cluster (for noise: the nearest), where the model measures: in its embedding, or its features.
     """
     import pandas as pd
 
