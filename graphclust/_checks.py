@@ -18,6 +18,12 @@ KEPT_DTYPES = (torch.float32, torch.float16, torch.uint8)
 _BLOCK_VALUES = 1 << 22
 
 
+#: What to do with nodes that have no features.
+WITHOUT_FEATURES = (
+    "or to torch.ones(N, 1) where there are none: graphclust.cluster then reads the edges alone"
+)
+
+
 def check_features(
     x: Any, name: str = "x", *, min_samples: int = 1, n_features: int | None = None, keep_double: bool = False
 ) -> Tensor:

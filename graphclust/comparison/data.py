@@ -16,7 +16,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphclust import datasets
-from graphclust._checks import check_features
+from graphclust._checks import WITHOUT_FEATURES, check_features
 from graphclust._files import READABLE_AS_TEXT, read_features
 from graphclust._labels import as_array
 from graphclust.graph import SampleGraph
@@ -151,9 +151,7 @@ def read_data(
         return _checked(data.name, data.x, given, data.edge_index, image_shape=shape)
     if isinstance(data, Data):
         if data.x is None:
-            raise ValueError(
-                "data has no x; set data.x to the features [N, d], e.g. torch.eye(data.num_nodes)"
-            )
+            raise ValueError("data has no x; set data.x to the features [N, d], " + WITHOUT_FEATURES)
         own = data.get("y")
         if labels is None and own is not None and own.ndim == 1 and len(own) == len(data.x):
             labels = own

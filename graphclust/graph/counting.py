@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import normalize
 from torch_geometric.data import Data
 
-from graphclust._checks import check_count, check_generator
+from graphclust._checks import WITHOUT_FEATURES, check_count, check_generator
 from graphclust.graph.borders import N_RUNS, START, bordered_runs, median_run
 from graphclust.graph.linkage import sparse_weights
 from graphclust.graph.replication import Replication
@@ -169,9 +169,7 @@ def _graph_of(data: Any, n_neighbors: int) -> SampleGraph:
         graph = data
     elif isinstance(data, Data):
         if data.x is None:
-            raise ValueError(
-                "data has no x; set data.x to the features [N, d], e.g. torch.eye(data.num_nodes)"
-            )
+            raise ValueError("data has no x; set data.x to the features [N, d], " + WITHOUT_FEATURES)
         if data.edge_index is None or data.edge_index.numel() == 0:
             return _graph_of(data.x, n_neighbors)
         graph = SampleGraph.from_data(data)

@@ -14,7 +14,13 @@ from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_remaining_self_loops, coalesce, scatter
 
-from graphclust._checks import check_choice, check_edges, check_edges_are_read, check_features
+from graphclust._checks import (
+    WITHOUT_FEATURES,
+    check_choice,
+    check_edges,
+    check_edges_are_read,
+    check_features,
+)
 from graphclust.graph import attachment, storage
 from graphclust.graph.kernels import (
     SYMMETRIZE,
@@ -195,7 +201,7 @@ class SampleGraph(Data):
         """
         if x is None:
             raise TypeError(
-                "x is None, and every sample needs features [N, d]; samples without any can take torch.eye(N), or "
+                "x is None, and every sample needs features [N, d]; samples without any can take torch.ones(N, 1), or "
                 "their degrees"
             )
         features = check_features(x)
@@ -222,9 +228,7 @@ class SampleGraph(Data):
         if isinstance(data, cls) and not kwargs:
             return data
         if data.x is None:
-            raise ValueError(
-                "data has no x; set data.x to the features [N, d], e.g. torch.eye(data.num_nodes)"
-            )
+            raise ValueError("data has no x; set data.x to the features [N, d], " + WITHOUT_FEATURES)
         check_edges_are_read(data)
         if data.edge_index is None or data.edge_index.numel() == 0:
             graph = cls.from_features(data.x, **kwargs)

@@ -67,7 +67,7 @@ class GraphContrastClustering(NS4GC):
     edges join unlike nodes, propagation is worse than the better of the two alone. So columns and edges are split into
     two random halves, ten times: which clusters are found again in the other half tells without labels whether to take
     both, the features alone (:math:`X V`) or the edges alone (eigenvectors), see
-    `graphclust.graph.replication.Replication`.
+    `graphclust.graph.replication.Replication`. Where all nodes have equal features, the edges are taken.
 
     A sample's cluster is that of the nearest centre; how much larger its probability is than the others' is learnt from
     the clusters of neighbours (`graphclust.nn.CenterSoftmax`), of the features alone from those of nearest neighbours.
@@ -175,6 +175,8 @@ class GraphContrastClustering(NS4GC):
         if not self._chooses(model, source):
             return "both"
         n, d = source.x.shape
+        if bool((source.x == source.x[:1]).all()):
+            return "edges"  # the features tell nothing
         generator = torch.Generator().manual_seed(source.seed)
         columns = torch.randperm(d, generator=generator)[: max(2, _ENTRIES // n)]
         x = in_blocks(

@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphclust._checks import check_count, check_edges_are_read, check_features
+from graphclust._checks import WITHOUT_FEATURES, check_count, check_edges_are_read, check_features
 from graphclust.graph import SampleGraph
 from graphclust.graph.counting import estimate_n_clusters
 from graphclust.graph.sample_graph import on_cpu
@@ -139,7 +139,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
     if isinstance(X, Data):
         check_fields(X)
         if X.x is None:
-            raise ValueError("X has no x; set X.x to the features [N, d], e.g. torch.eye(X.num_nodes)")
+            raise ValueError("X has no x; set X.x to the features [N, d], " + WITHOUT_FEATURES)
         check_edges_are_read(X)
         if reset:
             # Names of columns that an earlier fit saw do not belong to this one.

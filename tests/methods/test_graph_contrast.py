@@ -149,6 +149,13 @@ def test_noise_costs_nothing(edges_tell: bool, features_tell: bool, view: str, t
     np.testing.assert_allclose(opened.transform(data), model.embedding_, atol=1e-5)
 
 
+def test_nodes_without_features_are_clustered_by_their_edges() -> None:
+    data, y = four_groups(True, False)
+    alike = Data(x=torch.ones(400, 1), edge_index=data.edge_index)
+    model = GraphContrastClustering(4, latent_dim=16, random_state=0).fit(alike)
+    assert model.view_ == "edges" and clustering_accuracy(y, model.labels_) > 0.9
+
+
 def test_eigenvectors_know_no_other_graph() -> None:
     data, _ = four_groups(True, False)
     model = GraphContrastClustering(4, latent_dim=16, random_state=0, view="edges").fit(data)
