@@ -3,7 +3,8 @@
 from graphclust.graph.counting import ClusterCount, estimate_n_clusters
 from graphclust.graph.information import InformativePartition, informative_partition, neighbor_walk
 from graphclust.graph.kernels import neighbor_weights, symmetrize_edges
-from graphclust.graph.partition import MergeTree, consensus_partition, merge_parts
+from graphclust.graph.over_segmentation import consensus_partition
+from graphclust.graph.partition import MergeTree, merge_parts
 from graphclust.graph.rearrangement import rearranged
 from graphclust.graph.retrieval import (
     duplicate_groups,

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from graphclust.graph.partition import MergeTree, check_distinct, least_sizes, merge_weights
+from graphclust.graph.over_segmentation import least_sizes
+from graphclust.graph.partition import MergeTree, check_distinct, merge_weights
 
 _BLOCK = 4096
 

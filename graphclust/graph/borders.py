@@ -16,7 +16,8 @@ from torch_geometric.data import Data
 
 from graphclust._random import run_seeds
 from graphclust.graph.linkage import sparse_weights
-from graphclust.graph.partition import merge_parts, split_parts
+from graphclust.graph.over_segmentation import split_parts
+from graphclust.graph.partition import merge_parts
 from graphclust.graph.replication import propagation
 from graphclust.graph.thinness import ANY_DIMENSION, Thinness, thinness_of, widened
 

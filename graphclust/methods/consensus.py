@@ -30,7 +30,8 @@ from graphclust.graph.linkage import (
     link_samples,
     sparse_weights,
 )
-from graphclust.graph.partition import check_distinct, consensus_partition
+from graphclust.graph.over_segmentation import consensus_partition
+from graphclust.graph.partition import check_distinct
 from graphclust.methods.files import reading
 from graphclust.methods.graph_mixture import GraphMixture, Projection, refine
 from graphclust.methods.inputs import Input

@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_count, check_number
 from graphclust.graph import SampleGraph
-from graphclust.graph.partition import split_parts
+from graphclust.graph.over_segmentation import split_parts
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.image_arrays import choose_image_shape

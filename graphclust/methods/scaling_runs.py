@@ -16,7 +16,7 @@ from torch import Tensor
 from graphclust._checks import check_generator
 from graphclust.graph import SampleGraph
 from graphclust.graph.borders import N_RUNS, START, bordered_runs, median_run
-from graphclust.graph.partition import merged_runs
+from graphclust.graph.over_segmentation import merged_runs
 from graphclust.graph.sample_graph import on_cpu
 from graphclust.graph.separation import count_separated
 from graphclust.methods.starts import principal_components
@@ -47,7 +47,7 @@ def scaling_runs(
     graph : SampleGraph
         With the scaled features [N, d].
     codes : Tensor [N, c]
-        Positions in which samples are split into parts (`graphclust.graph.partition.merged_runs`).
+        Positions in which samples are split into parts (`graphclust.graph.over_segmentation.merged_runs`).
     n_clusters : int
         K.
     seed : int

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from graphclust._checks import check_choice
-from graphclust.graph.partition import consensus_partition
+from graphclust.graph.over_segmentation import consensus_partition
 from graphclust.methods.kmeans import k_means
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.heads import GaussianMixture

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from graphclust.graph import SampleGraph
 from graphclust.graph.information import informative_partition, labels_of_parts, neighbor_walk
-from graphclust.graph.partition import MergeTree, consensus_partition, split_parts
+from graphclust.graph.over_segmentation import consensus_partition, split_parts
+from graphclust.graph.partition import MergeTree
 from graphclust.graph.rearrangement import rearranged
 from graphclust.methods.starts import principal_components, propagated, propagations
 from graphclust.training.batches import BatchSource

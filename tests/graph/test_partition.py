@@ -13,14 +13,8 @@ from torch_geometric.data import Data
 
 from graphclust import ConsensusClustering
 from graphclust.graph import SampleGraph
-from graphclust.graph.partition import (
-    _apart,
-    _large_components,
-    _merged,
-    consensus_partition,
-    merge_parts,
-    merged_runs,
-)
+from graphclust.graph.over_segmentation import _apart, _large_components, consensus_partition, merged_runs
+from graphclust.graph.partition import merge_parts, merge_parts_at
 from graphclust.metrics import clustering_accuracy
 
 
@@ -124,7 +118,7 @@ def test_a_node_that_counts_several_times_is_as_many_equal_samples(seed: int) ->
         edge_weight=torch.from_numpy(written_out[target, source]),
     )
     expected = merge_parts(many, parts[node], 3, min_size=6)
-    (found,) = _merged(graph, parts, 3, None, [6], counts)
+    (found,) = merge_parts_at(graph, parts, 3, None, [6], counts)
     np.testing.assert_allclose(found.linkage, expected.linkage)
     assert torch.equal(found.labels[node], expected.labels)
 

@@ -11,7 +11,8 @@ from sklearn.datasets import make_blobs
 from torch_geometric.data import Data
 
 from graphclust.graph import SampleGraph
-from graphclust.graph.partition import MergeTree, consensus_partition
+from graphclust.graph.over_segmentation import consensus_partition
+from graphclust.graph.partition import MergeTree
 from graphclust.graph.rearrangement import rearranged
 from graphclust.metrics import clustering_accuracy, modularity
 
