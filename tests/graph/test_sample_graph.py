@@ -116,7 +116,7 @@ def test_from_edges():
             SampleGraph.from_edges(edges, x, weight)
     with pytest.raises(TypeError, match="whole numbers"):
         SampleGraph.from_edges([[0.0], [1.0]], x)
-    with pytest.raises(TypeError, match=r"x is None.*torch.eye\(N\)"):
+    with pytest.raises(TypeError, match=r"x is None.*torch.ones\(N, 1\)"):
         SampleGraph.from_edges([[0], [1]], None)
 
 
