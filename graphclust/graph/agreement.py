@@ -39,7 +39,7 @@ def agreed_partition(
     weights : array-like [R], optional
         What each run counts, at least 0, not all 0; all the same by default.
     min_share : float, default=0.3
-        Groups smaller than this share of N / K do not count as clusters (`merge_parts`).
+        Groups smaller than this share of N / K do not count as clusters (`over_segmentation.least_sizes`).
     most_parts : int, default=1500
         At least K.
     positions : Tensor [N, d], optional

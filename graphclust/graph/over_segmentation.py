@@ -56,7 +56,7 @@ def consensus_partition(
         Parts of an over-segmentation for each cluster; fewer where parts would hold less than 8 samples on average.
     n_runs : int, default=6
     min_share : float, default=0.3
-        Groups smaller than this share of the mean cluster size N / K do not count as clusters (`merge_parts`).
+        Groups smaller than this share of the mean cluster size N / K do not count as clusters (`least_sizes`).
     random_state : int
 
     Returns
@@ -130,7 +130,7 @@ def least_sizes(shares: Sequence[float], n_samples: int, n_clusters: int) -> lis
     A few samples that lie apart together are outliers.
     """
     mean = n_samples / n_clusters
-    return [max(share * mean, min(_LEAST_SIZE, _USUAL_SHARE * mean, shares[0] * mean)) for share in shares]
+    return [max(share * mean, min(_LEAST_SIZE, _USUAL_SHARE * mean)) for share in shares]
 
 
 def _large_components(graph: Data, n_samples: int, least: float) -> np.ndarray | None:

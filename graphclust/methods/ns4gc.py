@@ -116,5 +116,5 @@ class NS4GC(GraphEncoderClusterer):
         columns, thinned = changed_view(
             x.shape[1], adjacency, edge_dropout=self.edge_dropout, feature_dropout=self.feature_dropout
         )
-        codes: Tensor = model.code(model.encoder(x, thinned, constant=True, columns=columns, rows=rows))
+        codes: Tensor = model.code(model.encoder.some_columns(x, columns, thinned, rows=rows))
         return codes

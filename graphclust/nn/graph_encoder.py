@@ -67,24 +67,11 @@ class GraphEncoder(nn.Module):
         if self.dropout >= 1:
             raise ValueError(f"dropout={dropout} must be less than 1; 0 drops nothing")
 
-    def step(
-        self,
-        layer: int,
-        z: Tensor,
-        adjacency: Adjacency,
-        *,
-        constant: bool = False,
-        columns: Tensor | None = None,
-    ) -> Tensor:
-        """Convolution `layer` (from 0) with its activation, in float32; of z whose columns are multiplied by these."""
+    def step(self, layer: int, z: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
+        """Convolution `layer` (from 0) with its activation, in float32."""
         if self.training and self.dropout:
             z, constant = dropout(z, self.dropout), False
-        convolution, options = self.layers[layer], {}
-        if isinstance(convolution, GCNConv):
-            options["columns"] = columns
-        elif columns is not None:
-            z, constant = z * columns, False
-        return self.activate(layer, convolution(z, adjacency, constant=constant, **options))
+        return self.activate(layer, self.layers[layer](z, adjacency, constant=constant))
 
     def activate(self, layer: int, z: Tensor) -> Tensor:
         """The activation of layer `layer` in float32: autocast would take PReLU in bfloat16."""
@@ -92,13 +79,7 @@ class GraphEncoder(nn.Module):
             return self.activations[layer](z.float())
 
     def forward(
-        self,
-        x: Tensor,
-        adjacency: Adjacency,
-        *,
-        constant: bool = False,
-        columns: Tensor | None = None,
-        rows: int | None = None,
+        self, x: Tensor, adjacency: Adjacency, *, constant: bool = False, rows: int | None = None
     ) -> Tensor:
         """Codes.
 
@@ -111,8 +92,6 @@ class GraphEncoder(nn.Module):
         constant : bool, default=False
             Whether x is the same in every step with this adjacency: what the first convolution sums over neighbours
             is then computed once. Never say so of shuffled or augmented features.
-        columns : Tensor [d], optional
-            What each feature is multiplied by in this step alone; x is what is constant.
         rows : int, optional
             Codes of the first rows alone: of a sampled batch each convolution reads what they depend on, no more.
 
@@ -121,7 +100,26 @@ class GraphEncoder(nn.Module):
         Tensor [n, widths[-1]], or [rows, widths[-1]]
         """
         parts = layer_parts(list(self.layers), adjacency, rows)
-        z = self.step(0, x[: parts[0].num_nodes], parts[0], constant=constant, columns=columns)
+        z = self.step(0, x[: parts[0].num_nodes], parts[0], constant=constant)
+        return self._further(z, parts, rows)
+
+    def some_columns(
+        self, x: Tensor, columns: Tensor, adjacency: Adjacency, *, rows: int | None = None
+    ) -> Tensor:
+        """Codes of features that are the same in every step, multiplied by `columns` [d] in this one alone.
+
+        What is 0 is left out. GCN multiplies its weights by them, so that sparse features stay as they were compressed.
+        """
+        parts = layer_parts(list(self.layers), adjacency, rows)
+        x, first = x[: parts[0].num_nodes], self.layers[0]
+        if isinstance(first, GCNConv) and not (self.training and self.dropout):
+            z = self.activate(0, first(x, parts[0], constant=True, columns=columns))
+        else:
+            z = self.step(0, x * columns, parts[0])
+        return self._further(z, parts, rows)
+
+    def _further(self, z: Tensor, parts: Sequence[Adjacency], rows: int | None) -> Tensor:
+        """The layers after the first, each on its part."""
         for layer, part in enumerate(parts[1:], start=1):
             z = self.step(layer, z[: part.num_nodes], part)
         return z if rows is None else z[:rows]

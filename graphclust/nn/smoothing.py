@@ -46,12 +46,9 @@ class SmoothedEncoder(GraphEncoder):
         # Inference goes layer by layer, and a propagation is a layer without weights.
         self.layers.extend(nn.Identity() for _ in range(self.n_hops))
 
-    def local(
-        self, x: Tensor, adjacency: Adjacency, *, constant: bool = False, columns: Tensor | None = None
-    ) -> Tensor:
+    def local(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """H [n, widths[-1]], of any length; see `GraphEncoder` for the parameters."""
-        first = super().step(0, x, adjacency, constant=constant, columns=columns)
-        return self._rest(first, adjacency)
+        return self._rest(super().step(0, x, adjacency, constant=constant), adjacency)
 
     def local_pair(self, x: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
         """H of the samples, and of the same edges with shuffled samples (`shuffle_samples`), both [n, widths[-1]].
@@ -87,33 +84,13 @@ class SmoothedEncoder(GraphEncoder):
         both = local + far
         return normalize(both if rows is None or rows >= both.shape[0] else both[:rows])
 
-    def step(
-        self,
-        layer: int,
-        z: Tensor,
-        adjacency: Adjacency,
-        *,
-        constant: bool = False,
-        columns: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, layer: int, z: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """One convolution, or one propagation: between them H and its propagation lie side by side."""
         if layer < self.n_convolutions:
-            z = super().step(layer, z, adjacency, constant=constant, columns=columns)
+            z = super().step(layer, z, adjacency, constant=constant)
             if layer + 1 < self.n_convolutions:
                 return z
             return torch.cat([z, z], dim=1) if self.n_hops else normalize(z)
         local, far = z.chunk(2, dim=1)
         far = adjacency.propagate(far)
         return normalize(local + far) if layer + 1 == len(self.layers) else torch.cat([local, far], dim=1)
-
-    def forward(
-        self,
-        x: Tensor,
-        adjacency: Adjacency,
-        *,
-        constant: bool = False,
-        columns: Tensor | None = None,
-        rows: int | None = None,
-    ) -> Tensor:
-        """Codes of length 1 [n, widths[-1]]; see `GraphEncoder` for the parameters."""
-        return self.smooth(self.local(x, adjacency, constant=constant, columns=columns), adjacency, rows)

@@ -13,7 +13,13 @@ from torch_geometric.data import Data
 
 from graphclust import ConsensusClustering
 from graphclust.graph import SampleGraph
-from graphclust.graph.over_segmentation import _apart, _large_components, consensus_partition, merged_runs
+from graphclust.graph.over_segmentation import (
+    _apart,
+    _large_components,
+    consensus_partition,
+    least_sizes,
+    merged_runs,
+)
 from graphclust.graph.partition import merge_parts, merge_parts_at
 from graphclust.metrics import clustering_accuracy
 
@@ -347,3 +353,9 @@ class TestComponents:
         assert all(adjusted_rand_score(y, run) == 1.0 for run in runs.numpy())
         labels = ConsensusClustering(2, random_state=seed).fit(x).labels_
         assert adjusted_rand_score(y, labels) > 0.99
+
+
+def test_few_samples_are_no_cluster_whatever_the_share() -> None:
+    assert least_sizes([0.3, 0.1, 0.003], 1000, 2) == [150.0, 50.0, 8.0]
+    assert least_sizes([0.003], 1000, 2) == [8.0]
+    assert least_sizes([0.3, 0.03], 40, 4) == [3.0, 3.0]  # of few samples a cluster may have fewer than 8
