@@ -1,5 +1,6 @@
 """The sample graph: search neighbours, weigh edges, store, sample, extend."""
 
+from graphclust.graph.communities import communities
 from graphclust.graph.counting import ClusterCount, estimate_n_clusters
 from graphclust.graph.information import InformativePartition, informative_partition, neighbor_walk
 from graphclust.graph.kernels import neighbor_weights, symmetrize_edges
@@ -29,6 +30,8 @@ __all__ = [
     "NeighborSampler",
     "NeighborSearch",
     "SampleGraph",
+    "communities",
+    "community_loader",
     "consensus_partition",
     "duplicate_groups",
     "duplicate_threshold",
@@ -44,4 +47,4 @@ __all__ = [
     "symmetrize_edges",
 ]
 
-from graphclust.graph.sampling import NeighborSampler, neighbor_loader
+from graphclust.graph.sampling import NeighborSampler, community_loader, neighbor_loader

@@ -249,6 +249,32 @@ class NeighborSampler(BaseSampler):
         )
 
 
+class InducedSampler(NeighborSampler):
+    """The seeds and all edges among them: nothing is drawn, and no other node is read.
+
+    Parameters
+    ----------
+    graph, random_state
+        See :class:`NeighborSampler`.
+    """
+
+    def __init__(self, graph: Data, *, random_state: RandomState = None) -> None:
+        super().__init__(graph, [-1], backend="torch", random_state=random_state)
+
+    def _sample(self, seeds: np.ndarray, rng: np.random.Generator) -> SamplerOutput:
+        out = super()._sample(seeds, rng)
+        assert out.num_sampled_nodes is not None and isinstance(out.edge, torch.Tensor)
+        inside = out.row < len(seeds)
+        out.node, out.row, out.col, out.edge = (
+            out.node[: len(seeds)],
+            out.row[inside],
+            out.col[inside],
+            out.edge[inside],
+        )
+        out.num_sampled_nodes, out.num_sampled_edges = [len(seeds), 0], [int(inside.sum())]
+        return out
+
+
 def _resolve_backend(backend: str, random_state: RandomState) -> str:
     check_choice(backend, "backend", BACKENDS)
     if backend == "auto":

@@ -5,6 +5,8 @@ GraphSAGE (Hamilton, Ying and Leskovec, "Inductive representation learning on la
 reads at most f_h random in-neighbours of each node in hop h instead, so that the cost of a batch no longer
 depends on the size of the graph.
 
+Whole communities as batches (:func:`community_loader`) need no neighbours besides.
+
 :class:`NeighborSampler` draws from the distribution of :class:`torch_geometric.loader.NeighborLoader`
 (``subgraph_type="directional"``, not disjoint), but needs numpy alone, where PyG asks for a compiled library.
 """
@@ -25,9 +27,9 @@ from torch_geometric.sampler import NodeSamplerInput, SamplerOutput
 
 from graphclust._checks import check_count
 from graphclust.graph._draws import RandomState, torch_seed
-from graphclust.graph._sampler import NeighborSampler, check_nodes
+from graphclust.graph._sampler import InducedSampler, NeighborSampler, check_nodes
 
-__all__ = ["NeighborSampler", "SeededNodeLoader", "neighbor_loader"]
+__all__ = ["NeighborSampler", "SeededNodeLoader", "community_loader", "neighbor_loader"]
 
 
 class SeededNodeLoader(NodeLoader):
@@ -39,13 +41,20 @@ class SeededNodeLoader(NodeLoader):
 
     node_sampler: NeighborSampler
 
-    def __init__(self, data: Data, node_sampler: NeighborSampler, *, shuffle: bool, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        data: Data,
+        node_sampler: NeighborSampler,
+        *,
+        shuffle: bool,
+        groups: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.epoch = 0
         self._order: _Permutation | None = None
         if shuffle:
-            self._order = kwargs["sampler"] = _Permutation(
-                _num_seeds(data, kwargs.get("input_nodes")), node_sampler.root
-            )
+            n_seeds = _num_seeds(data, kwargs.get("input_nodes"))
+            self._order = kwargs["sampler"] = _Permutation(n_seeds, node_sampler.root, groups)
         if kwargs.get("filter_per_worker") is None and kwargs.get("num_workers", 0) > 0:
             # A forked worker sees the features as they are; other starts would copy even a memory map.
             context = kwargs.get("multiprocessing_context") or multiprocessing
@@ -132,30 +141,82 @@ def neighbor_loader(
     sampler = NeighborSampler(
         graph, num_neighbors, replace=replace, backend=backend, random_state=random_state
     )
-    data = _travelling(graph, attributes)
-    if rescale:
-        if "edge_weight" not in data:
-            data.edge_weight = torch.ones(graph.edge_index.shape[1], device=graph.edge_index.device)
-        kwargs["transform"] = _Rescale(sampler.in_degree, kwargs.get("transform"))
     if input_nodes is not None:
         input_nodes = check_nodes(input_nodes, sampler.num_nodes, "input_nodes")
     if "batch_sampler" not in kwargs:
         kwargs["batch_size"] = batch_size
+    data = _rescaling(_travelling(graph, attributes), sampler, kwargs) if rescale else _travelling(graph, attributes)
     return SeededNodeLoader(data, sampler, shuffle=bool(shuffle), input_nodes=input_nodes, **kwargs)
 
 
-class _Permutation(Sampler[int]):
-    """A random order of 0 ... n - 1 that depends on a seed and the epoch."""
+def community_loader(
+    graph: Data,
+    communities: Tensor,
+    batch_size: int,
+    *,
+    rescale: bool = False,
+    random_state: RandomState = None,
+    attributes: Sequence[str] = (),
+    **kwargs: Any,
+) -> SeededNodeLoader:
+    r"""Mini-batches of whole communities, in a new random order in each epoch, with all edges among their nodes.
 
-    def __init__(self, length: int, root: int) -> None:
-        self.length, self.root, self.epoch = length, root, 0
+    Cluster-GCN (Chiang et al., KDD 2019): of nodes with most of their edges inside their community, a batch of some
+    communities holds most neighbours, so none are sampled besides. A step costs what its own nodes cost, however many
+    convolutions there are, where the sampled neighbourhood of as many single nodes is often most of the graph. The
+    price: edges between communities are seen only where chance puts both into one batch.
+
+    Parameters
+    ----------
+    graph, rescale, random_state, attributes, **kwargs
+        See :func:`neighbor_loader`.
+    communities : Tensor [N], int64
+        Community of each node, such as :func:`graphclust.graph.communities` finds; a sixteenth of the batch size, or
+        less, is a good limit of their sizes, so that batches differ.
+    batch_size : int
+        Nodes a batch; where that is amid a community, its other nodes are in the next batch.
+
+    Returns
+    -------
+    SeededNodeLoader
+        All nodes of a batch are its seeds.
+    """
+    batch_size = check_count(batch_size, "batch_size")
+    sampler = InducedSampler(graph, random_state=random_state)
+    if communities.shape != (sampler.num_nodes,):
+        raise ValueError(
+            f"communities has shape {list(communities.shape)}, it must hold one number for each of the "
+            f"{sampler.num_nodes} nodes"
+        )
+    data = _rescaling(_travelling(graph, attributes), sampler, kwargs) if rescale else _travelling(graph, attributes)
+    return SeededNodeLoader(data, sampler, shuffle=True, groups=communities, batch_size=batch_size, **kwargs)
+
+
+def _rescaling(data: Data, sampler: NeighborSampler, kwargs: dict[str, Any]) -> Data:
+    """The data with edge weights, and in `kwargs` the transform that multiplies them in each batch."""
+    if "edge_weight" not in data:
+        assert data.edge_index is not None
+        data.edge_weight = torch.ones(data.edge_index.shape[1], device=data.edge_index.device)
+    kwargs["transform"] = _Rescale(sampler.in_degree, kwargs.get("transform"))
+    return data
+
+
+class _Permutation(Sampler[int]):
+    """A random order of 0 ... n - 1 that depends on a seed and the epoch; the members of a group follow each other."""
+
+    def __init__(self, length: int, root: int, groups: Tensor | None = None) -> None:
+        self.length, self.root, self.epoch, self.groups = length, root, 0, groups
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[int]:
-        seed = torch_seed(np.random.SeedSequence([self.root, self.epoch]))
-        order = torch.randperm(self.length, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(torch_seed(np.random.SeedSequence([self.root, self.epoch])))
+        if self.groups is None:
+            order = torch.randperm(self.length, generator=generator)
+        else:
+            place = torch.randperm(int(self.groups.max()) + 1, generator=generator)
+            order = place[self.groups].argsort(stable=True)
         for part in order.split(1 << 16):  # Python integers take four times the memory of the tensor
             yield from part.tolist()
 

@@ -107,14 +107,7 @@ class CodeGraphClusterer(GraphClusterer):
         if data.edge_index is not None and isinstance(data, SampleGraph):
             return super()._source(data, device, seed)
         assert data.x is not None
-        return DeferredBatchSource(
-            data.x,
-            normalization=self.normalization,
-            num_neighbors=self._fanouts(),
-            device=device,
-            seed=seed,
-            num_workers=self.num_workers,
-        )
+        return DeferredBatchSource(data.x, **self._source_options(device, seed))
 
     def _codes_of(self, model: Any, x: Tensor) -> Tensor:
         """The auto-encoder's codes of stored features, on the CPU."""

@@ -62,8 +62,13 @@ class ContrastedClusterer(GraphEncoderClusterer):
         widths = (n_features, *self.hidden_channels, self.latent_dim)
         return SmoothedEncoder(widths, self.conv, ["prelu"] * (len(widths) - 1), n_hops=self.n_hops)
 
-    def _contrast(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of the discriminator on a batch, and the true codes H of all its rows, before they are smoothed."""
+    def _contrast(self, model: Any, batch: Batch, rows: int | None = None) -> tuple[Tensor, Tensor]:
+        """Loss of the discriminator on a batch, and the true codes H of its first `rows` rows, before they are smoothed.
+
+        Those of the batch's own samples for None.
+        """
         assert batch.adjacency is not None
-        true, false = model.encoder.local_pair(model.scale(batch.x), batch.adjacency)
-        return model.discriminator(true[: batch.size], false[: batch.size]), true
+        rows = batch.size if rows is None else rows
+        x = model.scale(batch.x)
+        true, false = model.encoder.local_pair(x, batch.adjacency, rows, batch.size)
+        return model.discriminator(true[: batch.size], false), true

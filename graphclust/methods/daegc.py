@@ -138,15 +138,7 @@ class DAEGC(GAE):
 
     def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
         assert isinstance(data, SampleGraph)
-        return ProximitySource(
-            data,
-            hops=self.hops,
-            normalization=self.normalization,
-            num_neighbors=self._fanouts(),
-            device=device,
-            seed=seed,
-            num_workers=self.num_workers,
-        )
+        return ProximitySource(data, hops=self.hops, **self._source_options(device, seed))
 
     def _edges(self, source: BatchSource) -> EdgeReconstruction:
         assert isinstance(source, ProximitySource)

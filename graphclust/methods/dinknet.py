@@ -96,6 +96,7 @@ class DinkNet(ContrastedClusterer):
             loss=self._pretraining_loss,
             epochs=self.pretrain_epochs,
             learning_rate=self.pretrain_learning_rate,
+            hops=super()._n_sampled,
         )
         return [pretraining, clustering]
 
@@ -104,7 +105,9 @@ class DinkNet(ContrastedClusterer):
         return Step({"discrimination": self._contrast(model, batch)[0]})
 
     def _loss(self, model: Any, batch: Batch) -> Step:
-        discrimination, local = self._contrast(model, batch)
+        assert batch.adjacency is not None
+        rows = model.encoder.rows_smoothed(batch.adjacency, batch.size)
+        discrimination, local = self._contrast(model, batch, rows)
         codes, centers = model.encoder.smooth(local, batch.adjacency, batch.size), model.head.centers
         terms = {
             "dilation": dilation_loss(centers),

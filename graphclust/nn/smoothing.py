@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from graphclust._checks import check_count
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.contrast import shuffle_samples
-from graphclust.nn.convolutions import Convolution, GCNConv
+from graphclust.nn.convolutions import Convolution, GCNConv, layer_parts
 from graphclust.nn.graph_encoder import Activation, GraphEncoder
 from graphclust.nn.sparse_features import constant_linear
 
@@ -48,41 +48,64 @@ class SmoothedEncoder(GraphEncoder):
 
     def local(self, x: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """H [n, widths[-1]], of any length; see `GraphEncoder` for the parameters."""
-        return self._rest(super().step(0, x, adjacency, constant=constant), adjacency)
+        parts = [adjacency] * self.n_convolutions
+        return self._rest(super().step(0, x, adjacency, constant=constant), parts, None)
 
-    def local_pair(self, x: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
-        """H of the samples, and of the same edges with shuffled samples (`shuffle_samples`), both [n, widths[-1]].
+    def local_pair(
+        self, x: Tensor, adjacency: Adjacency, rows: int | None = None, false_rows: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """H of the samples, and of the same edges with shuffled samples (`shuffle_samples`).
 
         Parameters
         ----------
         x : Tensor [n, d]
             Features, the same in every step with this adjacency.
         adjacency : Adjacency
+        rows, false_rows : int, optional
+            The first rows of either alone: what they do not depend on is not computed.
+
+        Returns
+        -------
+        true : Tensor [rows, widths[-1]]
+        false : Tensor [false_rows, widths[-1]]
         """
-        first = self.layers[0]
+        first, convolutions = self.layers[0], list(self.layers[: self.n_convolutions])
+        true_parts = layer_parts(convolutions, adjacency, rows)
+        false_parts = layer_parts(convolutions, adjacency, false_rows)
+        n = max(true_parts[0].num_nodes, false_parts[0].num_nodes)
+        x = x[:n]
         # Shuffling P commutes with the weights, A P X W = A P (X W): where the product comes first, one is enough.
         if isinstance(first, GCNConv) and first.out_channels < first.in_channels and not self.dropout:
             product = constant_linear(x, first.lin.weight, adjacency)
-            true, false = (
-                self.activate(0, adjacency.propagate(h) + first.bias)
-                for h in (product, shuffle_samples(product))
-            )
-            return self._rest(true, adjacency), self._rest(false, adjacency)
-        return self.local(x, adjacency, constant=True), self.local(shuffle_samples(x), adjacency)
+            starts = []
+            for part, h in ((true_parts[0], product), (false_parts[0], shuffle_samples(product))):
+                starts.append(self.activate(0, part.propagate(h[: part.num_nodes]) + first.bias))
+            true, false = starts
+        else:
+            true = super().step(0, x[: true_parts[0].num_nodes], true_parts[0], constant=True)
+            false = super().step(0, shuffle_samples(x)[: false_parts[0].num_nodes], false_parts[0])
+        return self._rest(true, true_parts, rows), self._rest(false, false_parts, false_rows)
 
-    def _rest(self, z: Tensor, adjacency: Adjacency) -> Tensor:
-        """The convolutions after the first."""
-        for layer in range(1, self.n_convolutions):
-            z = super().step(layer, z, adjacency)
-        return z
+    def _rest(self, z: Tensor, parts: Sequence[Adjacency], rows: int | None) -> Tensor:
+        """The convolutions after the first, each on its part."""
+        for layer, part in enumerate(parts[1:], start=1):
+            z = super().step(layer, z[: part.num_nodes], part)
+        return z if rows is None else z[:rows]
+
+    def rows_smoothed(self, adjacency: Adjacency, rows: int) -> int:
+        """Rows of H that the first `rows` codes of `smooth` depend on."""
+        return adjacency.reaching(rows, self.n_hops)[0].num_nodes if self.n_hops else rows
 
     def smooth(self, local: Tensor, adjacency: Adjacency, rows: int | None = None) -> Tensor:
-        """Codes of length 1 from H, [n, widths[-1]], or the first `rows` of them."""
+        """Codes of length 1 from H, [n, widths[-1]], or the first `rows` of them.
+
+        These depend on the first `rows_smoothed` rows of H alone.
+        """
+        rows = adjacency.num_nodes if rows is None else rows
         far = local
-        for _ in range(self.n_hops):
-            far = adjacency.propagate(far)
-        both = local + far
-        return normalize(both if rows is None or rows >= both.shape[0] else both[:rows])
+        for part in adjacency.reaching(rows, self.n_hops):
+            far = part.propagate(far[: part.num_nodes])
+        return normalize(local[:rows] + far[:rows])
 
     def step(self, layer: int, z: Tensor, adjacency: Adjacency, *, constant: bool = False) -> Tensor:
         """One convolution, or one propagation: between them H and its propagation lie side by side."""

@@ -11,9 +11,14 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphclust.graph.sampling import SeededNodeLoader, neighbor_loader
+from graphclust.graph.communities import communities
+from graphclust.graph.sampling import SeededNodeLoader, community_loader, neighbor_loader
 from graphclust.nn.adjacency import Adjacency, propagation_weights
 from graphclust.training.processes import ALONE, Share
+
+
+#: Communities that a batch is made of, at least: fewer would show it few kinds of samples.
+_COMMUNITIES = 16
 
 
 @dataclass
@@ -66,6 +71,9 @@ class BatchSource:
     num_neighbors : sequence of int
         Neighbours sampled per hop, one number for each convolution; -1 takes all.
     device : torch.device
+    sampling : {"neighbors", "communities"}
+        Of batches of the graph: some samples at random and neighbours sampled for them, or whole communities (of at
+        most a sixteenth of the batch, `graphclust.graph.communities`) and the edges among their samples.
     num_workers : int
         Processes that sample neighbours and read features ahead of the training, see
         `graphclust.graph.sampling.neighbor_loader`; the batches are the same with any number.
@@ -77,6 +85,7 @@ class BatchSource:
         *,
         normalization: str = "symmetric",
         num_neighbors: Sequence[int] = (-1,),
+        sampling: str = "neighbors",
         device: torch.device | str = "cpu",
         seed: int = 0,
         num_workers: int = 0,
@@ -86,6 +95,7 @@ class BatchSource:
         self.graph = graph
         self.n_samples = int(graph.x.shape[0])
         self.num_neighbors = list(num_neighbors)
+        self.sampling = sampling
         self.device = torch.device(device)
         self.seed = seed
         self.num_workers = num_workers
@@ -93,7 +103,7 @@ class BatchSource:
         self._full: dict[bool, Batch] = {}
         self._weights: tuple[Tensor, Tensor] | None = None
         self._loader: SeededNodeLoader | None = None
-        self._loader_of: tuple[int, Share] | None = None
+        self._loader_of: tuple[int, int | None, Share] | None = None
 
     @property
     def weights(self) -> tuple[Tensor, Tensor]:
@@ -111,17 +121,24 @@ class BatchSource:
         return 1 if batch_size is None else -(-self.n_samples // batch_size)
 
     def epoch(
-        self, number: int, batch_size: int | None, *, uses_graph: bool, share: Share = ALONE
+        self,
+        number: int,
+        batch_size: int | None,
+        *,
+        uses_graph: bool,
+        hops: int | None = None,
+        share: Share = ALONE,
     ) -> Iterator[Batch]:
         """Batches of epoch `number`, each sample once, in random order (one batch of all for None).
 
+        Neighbours are sampled for the first `hops` hops; for all of `num_neighbors` with None.
         With a `share`, the part of each batch that is this process's: its samples and what is sampled for them. The one
         batch of all is not cut.
         """
         if batch_size is None or batch_size >= self.n_samples:
             yield self.full(uses_graph=uses_graph)
         elif uses_graph:
-            yield from self._neighbor_batches(number, batch_size, share)
+            yield from self._graph_batches(number, batch_size, hops, share)
         else:
             yield from self._plain_batches(number, batch_size, share)
 
@@ -145,25 +162,36 @@ class BatchSource:
             index = whole[share.of(len(whole))]
             yield Batch(self.x[index].to(self.device), index, self.n_samples, whole=len(whole))
 
-    def _neighbor_batches(self, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
-        if self._loader is None or self._loader_of != (batch_size, share):
-            # Edge weights of 1 come back as in-degree / sampled edges: the factor that makes a sampled sum unbiased.
-            ones = torch.ones(self.graph.edge_index.shape[1])
-            topology = Data(x=self.x, edge_index=self.graph.edge_index, edge_weight=ones)
-            self._loader = neighbor_loader(
-                topology,
-                self.num_neighbors,
-                batch_size,
-                shuffle=True,
-                rescale=True,
-                random_state=self.seed,
-                num_workers=self.num_workers,
-                persistent_workers=self.num_workers > 0,
-            )
-            if share.count > 1:
-                loader: Any = self._loader  # its collate function has the type of the loader's own
-                loader.collate_fn = partial(_of_part, loader.collate_fn, share)
-            self._loader_of = batch_size, share
+    def _graph_loader(self, batch_size: int, hops: int | None, share: Share) -> SeededNodeLoader:
+        assert self.graph.edge_index is not None
+        # Edge weights of 1 come back as in-degree / edges in the batch: the factor that makes a sampled sum unbiased.
+        ones = torch.ones(self.graph.edge_index.shape[1])
+        topology = Data(x=self.x, edge_index=self.graph.edge_index, edge_weight=ones)
+        options: dict[str, Any] = {
+            "rescale": True,
+            "random_state": self.seed,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+        }
+        if self.sampling == "communities":
+            # New communities in each epoch gave no better clusters (Cora, CiteSeer).
+            most = max(1, batch_size // _COMMUNITIES)
+            found = communities(self.graph, most, random_state=self.seed % 2**32)
+            loader = community_loader(topology, found, batch_size, **options)
+        else:
+            fanouts = self.num_neighbors[:hops]
+            loader = neighbor_loader(topology, fanouts, batch_size, shuffle=True, **options)
+        if share.count > 1:
+            own: Any = loader  # its collate function has the type of the loader's own
+            own.collate_fn = partial(_of_part, own.collate_fn, share)
+        return loader
+
+    def _graph_batches(
+        self, number: int, batch_size: int, hops: int | None, share: Share
+    ) -> Iterator[Batch]:
+        if self._loader is None or self._loader_of != (batch_size, hops, share):
+            self._loader = self._graph_loader(batch_size, hops, share)
+            self._loader_of = batch_size, hops, share
         edges, loops = self.weights
         self._loader.set_epoch(number)
         for place, part in enumerate(self._loader):

@@ -61,6 +61,8 @@ class Stage:
         Samples a step; None takes all of them in one.
     uses_graph : bool
         Whether the loss reads the batch's adjacency. Without it batches are plain blocks of samples.
+    hops : int or None
+        Hops of sampled neighbours that the loss reads, where that is fewer than the method's other stages read.
     start : callable or None
         Called once before the first epoch, never when a run is resumed inside the stage (initialisations).
     parameters : callable model -> parameters, or None
@@ -81,6 +83,7 @@ class Stage:
     weight_decay: float = 0.0
     batch_size: int | None = None
     uses_graph: bool = False
+    hops: int | None = None
     start: Callable[[], None] | None = None
     parameters: Callable[[Any], Iterable[nn.Parameter]] | None = None
     tolerance: float | None = None

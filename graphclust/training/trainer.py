@@ -307,7 +307,11 @@ class Trainer:
         moved: Tensor | None = None
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         batches = run.batches.epoch(
-            seed, stage.batch_size, uses_graph=stage.uses_graph, share=self.processes.share
+            seed,
+            stage.batch_size,
+            uses_graph=stage.uses_graph,
+            hops=stage.hops,
+            share=self.processes.share,
         )
         for number, batch in enumerate(batches):
             for group in optimizer.param_groups:
