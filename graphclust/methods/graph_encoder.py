@@ -56,7 +56,9 @@ class GraphCodes(GraphClusterer):
         # The graph is read once, for the codes; the labels are read off these.
         assert isinstance(source.graph, SampleGraph)
         self.graph_ = source.graph
-        codes = torch.cat([codes for _, codes in self._graph_codes(self.model_, source, None)])
+        codes = source.codes
+        if codes is None:
+            codes = torch.cat([codes for _, codes in self._graph_codes(self.model_, source, None)])
         logits = (self._head_of(self.model_, block, source) for block in codes.split(_ROWS))
         self.labels_, self.probabilities_ = collect(logits, len(codes))
         self.embedding_ = codes.float().numpy()
@@ -208,6 +210,7 @@ class GraphEncoderClusterer(GraphCodes):
         self._start_at(codes, model, source, memory)
 
     def _start_at(self, codes: Tensor, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
+        source.codes = codes
         options = self._k_means_options(len(codes))
         memory["start"] = start_centers(model, source, self.n_clusters_, codes, **options)
 

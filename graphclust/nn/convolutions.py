@@ -37,15 +37,28 @@ def _narrow(adjacency: Adjacency, weight: Tensor, x: Tensor, linear: Any, key: s
 class GCNConv(pyg.GCNConv):
     """Kipf & Welling (2017): ``D~^-1/2 (A + I) D~^-1/2 X W + b``."""
 
+    @property
+    def is_narrower(self) -> bool:
+        """Whether X W comes first, because it has fewer columns than X."""
+        return self.out_channels < self.in_channels
+
+    def multiplied(self, x: Tensor) -> Tensor:
+        """X W, [N, out_channels]: what needs no neighbours."""
+        return F.linear(x, self.lin.weight)
+
     def forward(
         self, x: Tensor, adjacency: Adjacency, *, constant: bool = False, columns: Tensor | None = None
     ) -> Tensor:
         """[N, in_channels] -> [N, out_channels]; `constant` says that x is the same in every step.
 
         The columns of x are multiplied by `columns` [in_channels]; as this is done to the weights, x stays constant.
+        Where the layer is narrower than its input, x may be `multiplied(x)` already, [N, out_channels].
         """
         weight = self.lin.weight if columns is None else self.lin.weight * columns
-        narrower = self.out_channels < self.in_channels
+        narrower = self.is_narrower
+        if narrower and x.shape[1] == self.out_channels:
+            out = adjacency.propagate(x)
+            return out if self.bias is None else out + self.bias
         compressed = compressed_features(x, adjacency) if constant and narrower else None
         if constant and adjacency.constant and compressed is None:
             return F.linear(adjacency.memo("gcn_input", lambda: adjacency.propagate(x)), weight, self.bias)

@@ -100,6 +100,8 @@ class BatchSource:
         self.seed = seed
         self.num_workers = num_workers
         self.normalization = normalization
+        #: Codes of all samples [N, d] by the network as it is, if they were computed since its last step.
+        self.codes: Tensor | None = None
         self._full: dict[bool, Batch] = {}
         self._weights: tuple[Tensor, Tensor] | None = None
         self._loader: SeededNodeLoader | None = None
@@ -135,6 +137,7 @@ class BatchSource:
         With a `share`, the part of each batch that is this process's: its samples and what is sampled for them. The one
         batch of all is not cut.
         """
+        self.codes = None
         if batch_size is None or batch_size >= self.n_samples:
             yield self.full(uses_graph=uses_graph)
         elif uses_graph:

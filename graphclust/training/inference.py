@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphclust._files import new_map, replacing
 from graphclust.nn.adjacency import Adjacency
-from graphclust.nn.convolutions import AnyConv
+from graphclust.nn.convolutions import AnyConv, GCNConv
 from graphclust.nn.fusion import GraphFusion
 from graphclust.training.batches import BatchSource
 
@@ -213,7 +213,8 @@ def layerwise_outputs(
     """Output of a stack of convolutions, exact, one layer after the other over all nodes that the result depends on.
 
     Each layer is computed once for each node, in blocks; two tables of one layer's width are held, never all hidden
-    states of all layers. Layers of the user's (`conv` a callable) may read degrees, or look several hops away: with
+    states of all layers. A product with weights that makes rows narrower is taken before, once for each node and not
+    once for each of its edges. Layers of the user's (`conv` a callable) may read degrees, or look several hops away: with
     them the whole graph is one block.
 
     Parameters
@@ -250,8 +251,14 @@ def layerwise_outputs(
     weight, (propagation, loops) = source.graph.edge_weight, source.weights
     row_of = torch.full((n,), -1, dtype=torch.int64)
     table, held = source.x, torch.arange(n)  # input of the current layer and the nodes of its rows
-    for layer in range(len(stack.layers)):
+    for layer, convolution in enumerate(stack.layers):
         row_of[held] = torch.arange(held.shape[0])
+        prepared = layer > 0
+        if isinstance(convolution, GCNConv) and convolution.is_narrower:
+            held = levels[layer]
+            table = _multiplied(convolution, table, row_of[held], device, None if prepared else prepare)
+            row_of[held] = torch.arange(held.shape[0])
+            prepared = True
         targets, last = levels[layer + 1], layer + 1 == len(stack.layers)
         outputs: Tensor | None = None
         start = 0
@@ -268,7 +275,7 @@ def layerwise_outputs(
                 loops[local].to(device),
             )
             rows = table[row_of[local]].to(device)
-            if layer == 0:
+            if not prepared:
                 rows = prepare(rows)
             with torch.no_grad():
                 out = stack.step(layer, rows, adjacency)[: block.shape[0]]
@@ -286,6 +293,28 @@ def layerwise_outputs(
             start += len(block)
         if outputs is not None:
             table, held = outputs, targets
+
+
+def _multiplied(
+    convolution: GCNConv,
+    table: Tensor,
+    rows: Tensor,
+    device: torch.device,
+    prepare: Callable[[Tensor], Tensor] | None,
+) -> Tensor:
+    """Some rows of a table, prepared, times the weights of a convolution, on the CPU."""
+    product: Tensor | None = None
+    start = 0
+    with torch.no_grad():
+        for some in rows.split(max(1, min(8192, _VALUES // table.shape[1]))):
+            x = table[some].to(device)
+            part = convolution.multiplied(x if prepare is None else prepare(x))
+            if product is None:
+                product = torch.empty((len(rows), part.shape[1]), dtype=part.dtype)
+            product[start : start + len(some)] = part
+            start += len(some)
+    assert product is not None
+    return product
 
 
 def layerwise_logits(
