@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,6 +35,10 @@ class PartRows:
         """Rows by their numbers in the part, int64 [m], or a slice of them."""
         wanted: Tensor = self.table[self.rows[index if isinstance(index, slice) else index.cpu()]]
         return wanted
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Blocks of `size` rows, the last one shorter, as those of a tensor."""
+        return (self[start : start + size] for start in range(0, len(self), size))
 
 
 def around(edge_index: Tensor, n: int, start: Tensor, hops: int) -> tuple[Tensor, Tensor] | None:

@@ -145,7 +145,11 @@ def neighbor_loader(
         input_nodes = check_nodes(input_nodes, sampler.num_nodes, "input_nodes")
     if "batch_sampler" not in kwargs:
         kwargs["batch_size"] = batch_size
-    data = _rescaling(_travelling(graph, attributes), sampler, kwargs) if rescale else _travelling(graph, attributes)
+    data = (
+        _rescaling(_travelling(graph, attributes), sampler, kwargs)
+        if rescale
+        else _travelling(graph, attributes)
+    )
     return SeededNodeLoader(data, sampler, shuffle=bool(shuffle), input_nodes=input_nodes, **kwargs)
 
 
@@ -188,7 +192,11 @@ def community_loader(
             f"communities has shape {list(communities.shape)}, it must hold one number for each of the "
             f"{sampler.num_nodes} nodes"
         )
-    data = _rescaling(_travelling(graph, attributes), sampler, kwargs) if rescale else _travelling(graph, attributes)
+    data = (
+        _rescaling(_travelling(graph, attributes), sampler, kwargs)
+        if rescale
+        else _travelling(graph, attributes)
+    )
     return SeededNodeLoader(data, sampler, shuffle=True, groups=communities, batch_size=batch_size, **kwargs)
 
 

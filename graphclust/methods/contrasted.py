@@ -63,7 +63,7 @@ class ContrastedClusterer(GraphEncoderClusterer):
         return SmoothedEncoder(widths, self.conv, ["prelu"] * (len(widths) - 1), n_hops=self.n_hops)
 
     def _contrast(self, model: Any, batch: Batch, rows: int | None = None) -> tuple[Tensor, Tensor]:
-        """Loss of the discriminator on a batch, and the true codes H of its first `rows` rows, before they are smoothed.
+        """Loss of the discriminator on a batch, and the true codes H of its first `rows` rows, not smoothed yet.
 
         Those of the batch's own samples for None.
         """

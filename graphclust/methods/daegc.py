@@ -125,7 +125,8 @@ class DAEGC(GAE):
         check_number(self.pretrain_learning_rate, "pretrain_learning_rate", 0.0, open_low=True)
 
     def _hops(self) -> int | None:
-        return None  # proximities are normalised over more hops than a convolution has
+        layers = super()._hops()
+        return None if layers is None else self.hops * layers
 
     def _encoder(self, n_features: int) -> GraphEncoder:
         widths = (n_features, *self.hidden_channels, self.latent_dim)

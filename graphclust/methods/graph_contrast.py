@@ -144,7 +144,8 @@ class GraphContrastClustering(NS4GC):
         return {"n_init": 60, "engine": "sklearn"} if n_samples <= _ROWS else {}
 
     def _hops(self) -> int | None:
-        return None  # the components are propagated over the whole graph
+        layers = super()._hops()
+        return None if layers is None or self.view_ == "edges" else max(layers, _HOPS)
 
     def _build(self, n_features: int) -> GraphEncoderNetwork:
         model = super()._build(n_features)

@@ -16,7 +16,6 @@ from graphclust.graph.sampling import SeededNodeLoader, community_loader, neighb
 from graphclust.nn.adjacency import Adjacency, propagation_weights
 from graphclust.training.processes import ALONE, Share
 
-
 #: Communities that a batch is made of, at least: fewer would show it few kinds of samples.
 _COMMUNITIES = 16
 
@@ -189,9 +188,7 @@ class BatchSource:
             own.collate_fn = partial(_of_part, own.collate_fn, share)
         return loader
 
-    def _graph_batches(
-        self, number: int, batch_size: int, hops: int | None, share: Share
-    ) -> Iterator[Batch]:
+    def _graph_batches(self, number: int, batch_size: int, hops: int | None, share: Share) -> Iterator[Batch]:
         if self._loader is None or self._loader_of != (batch_size, hops, share):
             self._loader = self._graph_loader(batch_size, hops, share)
             self._loader_of = batch_size, hops, share

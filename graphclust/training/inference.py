@@ -214,8 +214,8 @@ def layerwise_outputs(
 
     Each layer is computed once for each node, in blocks; two tables of one layer's width are held, never all hidden
     states of all layers. A product with weights that makes rows narrower is taken before, once for each node and not
-    once for each of its edges. Layers of the user's (`conv` a callable) may read degrees, or look several hops away: with
-    them the whole graph is one block.
+    once for each of its edges. Layers of the user's (`conv` a callable) may read degrees, or look several hops away:
+    with them the whole graph is one block.
 
     Parameters
     ----------

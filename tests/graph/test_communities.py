@@ -12,7 +12,9 @@ from graphclust.graph import SampleGraph, communities, community_loader
 from graphclust.training import BatchSource
 
 
-def planted(n_groups: int, size: int, *, inside: int = 8, between: int = 1, seed: int = 0) -> tuple[Data, Tensor]:
+def planted(
+    n_groups: int, size: int, *, inside: int = 8, between: int = 1, seed: int = 0
+) -> tuple[Data, Tensor]:
     """Groups of nodes with `inside` random edges of each node in its group and `between` to any node."""
     generator = torch.Generator().manual_seed(seed)
     n = n_groups * size
@@ -126,7 +128,8 @@ def test_a_source_serves_communities(digits) -> None:
     assert all(len(batch.x) == batch.size for batch in batches)
     again = BatchSource(graph, sampling="communities", seed=1)
     assert all(
-        torch.equal(a.index, b.index) for a, b in zip(batches, again.epoch(0, 160, uses_graph=True), strict=True)
+        torch.equal(a.index, b.index)
+        for a, b in zip(batches, again.epoch(0, 160, uses_graph=True), strict=True)
     )
 
 

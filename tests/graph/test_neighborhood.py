@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch_geometric.nn import TAGConv
 
-from graphclust import GAE, NS4GC, VGAE, VGDCN, DinkNet, DMoN, SampleGraph
+from graphclust import DAEGC, GAE, NS4GC, VGAE, VGDCN, DinkNet, DMoN, GraphContrastClustering, SampleGraph
 from graphclust.graph import neighborhood
 from graphclust.graph.attachment import StackedRows, attach
 from graphclust.graph.neighborhood import PartRows, around
@@ -60,6 +60,7 @@ def test_rows_of_a_part(graph: SampleGraph) -> None:
     assert part.shape == (4, 3) and len(part) == 4 and part.dtype == torch.float32
     assert torch.equal(part[torch.tensor([3, 0])], table[[9, 1]])
     assert torch.equal(part[1:3], table[[4, 7]])
+    assert torch.equal(torch.cat(list(part.split(3))), table[rows]) and len(list(part.split(3))) == 2
 
 
 @pytest.mark.parametrize("normalization", ["symmetric", "row"])
@@ -72,7 +73,7 @@ def test_labels_are_those_of_the_whole_graph(
     _compare_with_whole(model, x, graph, monkeypatch)
 
 
-@pytest.mark.parametrize("method", [GAE, VGAE, DMoN, DinkNet, NS4GC])
+@pytest.mark.parametrize("method", [GAE, VGAE, DMoN, DinkNet, NS4GC, GraphContrastClustering])
 def test_graph_encoders_read_what_is_near_too(
     x: np.ndarray, graph: SampleGraph, method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +84,16 @@ def test_graph_encoders_read_what_is_near_too(
     assert (
         far._new_samples(x[:1] + 1)[0].n_samples == 3001
     )  # nobody knows how far a layer of the user's looks
+
+
+@pytest.mark.parametrize("normalization", ["symmetric", "row"])
+@pytest.mark.parametrize("conv", ["gat", "gcn"])
+def test_proximities_too(
+    x: np.ndarray, graph: SampleGraph, conv: str, normalization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: dict[str, Any] = {"hidden_channels": (16,), "latent_dim": 4, "pretrain_epochs": 2, "epochs": 2}
+    model = DAEGC(5, conv=conv, normalization=normalization, random_state=0, **small)
+    _compare_with_whole(model, x, graph, monkeypatch)
 
 
 def _compare_with_whole(
