@@ -239,7 +239,7 @@ class SampleGraph(Data):
                     f"data has edges, for which {', '.join(unknown)} cannot apply; to search neighbours "
                     "instead use SampleGraph.from_features(data.x, ...)"
                 )
-            graph = cls.from_edges(data.edge_index, data.x, _edge_weight(data), **kwargs)
+            graph = cls.from_edges(data.edge_index, data.x, edge_weight_of(data), **kwargs)
         for key, value in data.items():
             if key not in graph and isinstance(value, Tensor) and data.is_node_attr(key):
                 graph[key] = value
@@ -421,7 +421,8 @@ def on_cpu(graph: Data) -> Any:
     return graph if graph.x.device.type == "cpu" else copy.copy(graph).cpu()
 
 
-def _edge_weight(data: Data) -> Tensor | None:
+def edge_weight_of(data: Data) -> Tensor | None:
+    """Weights of the edges of a graph: ``edge_weight``, a one-column ``edge_attr``, or None."""
     if data.get("edge_weight") is not None:
         return data.edge_weight
     attribute = data.get("edge_attr")

@@ -19,6 +19,7 @@ from torch_geometric.data import Data
 from graphclust._checks import WITHOUT_FEATURES, check_count, check_edges_are_read, check_features
 from graphclust.graph import SampleGraph
 from graphclust.graph.counting import estimate_n_clusters
+from graphclust.graph.form import in_form
 from graphclust.graph.sample_graph import on_cpu
 from graphclust.methods.image_arrays import as_rows, check_images, in_range, value_range
 
@@ -56,16 +57,21 @@ def choose_n_clusters(n_clusters: int | str, data: Any, seed: int = 0) -> int:
 
 
 def given_graph(X: Any, *, symmetrize: str = "union") -> SampleGraph | None:
-    """The graph that X is or holds, as it is, on the CPU; None for features and for a PyG Data without edges."""
-    if isinstance(X, SampleGraph):
+    """The graph that X is or holds, on the CPU; None for features and for a PyG Data without edges.
+
+    A `SampleGraph` is taken as it is where its edges are in the form that it keeps them in, which a PyG transform may
+    have changed (`graphclust.graph.form.in_form`).
+    """
+    if not isinstance(X, Data):
+        return None
+    check_fields(X)
+    if isinstance(X, SampleGraph) and X.edge_index is not None:
         if "normalized" in X.construction:
             raise ValueError(
                 "X is a normalised graph, and methods normalise by themselves; pass the graph it came from"
             )
-        return on_cpu(X)
-    if not isinstance(X, Data):
-        return None
-    check_fields(X)
+        return in_form(on_cpu(X))
+    check_edges_are_read(X)
     if X.edge_index is None or X.edge_index.numel() == 0:
         return None
     return SampleGraph.from_data(on_cpu(X), symmetrize=symmetrize)
