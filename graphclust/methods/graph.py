@@ -15,6 +15,7 @@ from graphclust.graph import SampleGraph
 from graphclust.graph.attachment import attach
 from graphclust.graph.copies import first_of_copies
 from graphclust.graph.kernels import check_kernel
+from graphclust.graph.metric import Metric
 from graphclust.methods.base import DeepClusterer
 from graphclust.methods.inputs import Input, given_graph, read_features
 from graphclust.training.batches import BatchSource
@@ -33,6 +34,8 @@ class GraphClusterer(DeepClusterer):
         M, the neighbours that each sample is joined to.
     metric, kernel, symmetrize : str
         Of the sample graph, see `SampleGraph.from_features`.
+    p : float
+        Power of the Minkowski metric, at least 1.
     bandwidth : float or {"self-tuning", "median"}
         Of the heat kernel: t for all edges, the median of the squared distances for it, or one for each sample.
     normalization : {"symmetric", "row"}
@@ -53,6 +56,7 @@ class GraphClusterer(DeepClusterer):
 
     n_neighbors: int = 5
     metric: str = "euclidean"
+    p: float = 2.0
     kernel: str = "heat"
     bandwidth: float | str = "self-tuning"
     symmetrize: str = "union"
@@ -75,6 +79,7 @@ class GraphClusterer(DeepClusterer):
                 f"device={str(self.device)!r} has no products of sparse matrices, which graph methods need: use 'cpu', "
                 "'cuda' or None"
             )
+        Metric.make(self.metric, self.p)
         check_kernel(self.kernel, self.bandwidth)
         check_choice(self.normalization, "normalization", ("symmetric", "row"))
         check_choice(self.sampling, "sampling", self._samplings)
@@ -100,6 +105,7 @@ class GraphClusterer(DeepClusterer):
             features,
             n_neighbors=self.n_neighbors,
             metric=self.metric,
+            p=self.p,
             kernel=self.kernel,
             bandwidth=self.bandwidth,
             symmetrize=self.symmetrize,

@@ -124,7 +124,7 @@ class LearnedGraphClustering(GraphClusterer):
         What images are looked at by: the directions of their edges, and EfficientNet-Lite0 (at most 5,000 of them,
         brought to 96 x 96 pixels). "auto": both, the second where the extra ``images`` is installed. None: pixels
         alone, clustered as vectors are. Vectors have no other views.
-    metric : str
+    metric, p : str, float
         In which the samples are near, of step 1; learnt features are near by the Euclidean metric.
     normalization, num_workers : ignored
         Propagation is symmetric, and no neighbours are sampled.
