@@ -207,9 +207,11 @@ class Agglomerative(Tree, ShallowGraphClusterer):
         """Label that most of the `n_neighbors` nearest training samples have, [M, d] -> [M].
 
         A new sample has no edges, so it is placed by its features, also where the graph was given. One that equals a
-        training sample is that sample.
+        training sample is that sample. The nodes of the training graph itself have `labels_`.
         """
         x = self._features(X)
+        if self._is_training_graph(X, x):
+            return self.labels_.copy()
         nearest = self._nearest_samples(x)
         votes = self.labels_[nearest]
         # How many neighbours agree with each; the first maximum is the nearest of the largest group.

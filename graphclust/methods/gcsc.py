@@ -240,8 +240,11 @@ class GCSC(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ShallowGraphCluste
         Parameters
         ----------
         X : array, memory map or tensor [M, d], SampleGraph, or PyG Data
-            Features are attached to the training graph; a graph is read as it is.
+            Features are attached to the training graph; a graph is read as it is, but the nodes of the training graph
+            itself have `labels_`.
         """
+        if self._is_training_graph(X, self._features(X)):
+            return self.labels_.copy()
         graph, nodes = self._new_samples(X)
         # What was attached to another graph is beside other samples than those that have these labels.
         known = (nodes < len(self.labels_)) & (self._given_graph(X) is None)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count
 from graphclust.graph import SampleGraph
@@ -66,6 +68,20 @@ class ShallowGraphClusterer(ShallowClusterer):
     def _given_graph(X: Input) -> SampleGraph | None:
         """The graph that X is or holds, on the CPU; None for features and for a PyG Data without edges."""
         return given_graph(X)
+
+    def _is_training_graph(self, X: Input, x: NDArray[np.float32]) -> bool:
+        """Whether X, of features x [M, d], is the graph of the fit, whose nodes have `labels_`.
+
+        Where edges were given, equal features do not make the same node, and what is read of a node among its
+        neighbours may be closer to another cluster than the one that it is in.
+        """
+        if not isinstance(X, Data) or not torch.equal(torch.from_numpy(x), self.graph_.x.float().cpu()):
+            return False
+        given = self._given_graph(X)
+        if given is None:
+            return False
+        pairs = [(graph.edge_index, graph.edge_weight) for graph in (given, self.graph_)]
+        return all(torch.equal(one.cpu(), other.cpu()) for one, other in zip(*pairs, strict=True))
 
     def _sample_graph(self, x: Tensor) -> SampleGraph:
         # Weights are not read, and "binary" is the cheapest.

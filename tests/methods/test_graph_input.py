@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.neighbors import NearestNeighbors
+from torch_geometric.data import Data
+from torch_geometric.utils import stochastic_blockmodel_graph
 
-from graphclust import GAE, GraphMI, LearnedGraphClustering
+from graphclust import GAE, GCSC, Agglomerative, GraphMI, LearnedGraphClustering, SampleGraph, load
 
 TINY: dict[str, Any] = {"latent_dim": 4, "epochs": 1, "random_state": 0}
 QUICK: dict[str, Any] = {"part_epochs": 1, "epochs": 1, "rounds": 1, "random_state": 0}
@@ -17,6 +21,13 @@ QUICK: dict[str, Any] = {"part_epochs": 1, "epochs": 1, "rounds": 1, "random_sta
 @pytest.fixture(scope="module")
 def x() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((80, 6)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def edges() -> torch.Tensor:
+    """Three groups of 30, joined within more often than between."""
+    torch.manual_seed(0)
+    return stochastic_blockmodel_graph([30] * 3, torch.full((3, 3), 0.05) + 0.25 * torch.eye(3))
 
 
 class TestPowerOfTheMetric:
@@ -58,3 +69,44 @@ class TestPowerOfTheMetric:
             GAE(3, metric="minkowski", p=0.5).fit(x)
         with pytest.raises(TypeError, match="p='2' has type str"):
             GAE(3, p="2").fit(x)  # type: ignore[arg-type]
+
+
+class TestTheTrainingGraphAgain:
+    """Its nodes have their labels, and not what a new sample in their place would have."""
+
+    @pytest.fixture
+    def noisy(self, edges: torch.Tensor) -> Data:
+        means = torch.arange(3.0).repeat_interleave(30)[:, None]
+        return Data(
+            x=means + torch.randn(90, 5, generator=torch.Generator().manual_seed(0)), edge_index=edges
+        )
+
+    def test_gcsc(self, noisy: Data, tmp_path: Path) -> None:
+        model = GCSC(3, random_state=0).fit(noisy)
+        voted = model._affinity(model.embedding_) @ np.eye(3)[model.labels_]
+        assert (voted.argmax(axis=1) != model.labels_).any()  # what made it differ
+        model.save(tmp_path / "model")
+        for same in (noisy, Data(x=noisy.x.double(), edge_index=noisy.edge_index), model.graph_):
+            np.testing.assert_array_equal(model.predict(same), model.labels_)
+            np.testing.assert_array_equal(load(tmp_path / "model").predict(same), model.labels_)
+        others = (
+            Data(x=noisy.x, edge_index=noisy.edge_index[:, (noisy.edge_index != 0).all(dim=0)]),
+            Data(x=noisy.x, edge_index=noisy.edge_index, edge_weight=torch.rand(noisy.num_edges)),
+            noisy.subgraph(torch.arange(60)),
+        )
+        for other in others:
+            assert not model._is_training_graph(other, other.x.numpy())
+            assert len(model.predict(other)) == len(other.x)
+        model.predict(noisy)[:] = -1
+        assert (model.labels_ >= 0).all()
+
+    @pytest.mark.parametrize("linkage", ["ward", "average"])
+    def test_agglomerative_of_nodes_without_features(self, linkage: str, edges: torch.Tensor) -> None:
+        data = Data(x=torch.ones(90, 1), edge_index=edges)
+        model = Agglomerative(3, linkage=linkage).fit(data)
+        assert len(set(model.labels_)) == 3
+        np.testing.assert_array_equal(model.predict(data), model.labels_)
+        np.testing.assert_array_equal(model.predict(SampleGraph.from_data(data)), model.labels_)
+        # New rows are placed by their features.
+        assert len(set(model.predict(data.x))) == 1
+        assert len(set(model.predict(Data(x=data.x)))) == 1
