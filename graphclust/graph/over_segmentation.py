@@ -117,7 +117,8 @@ def merged_runs(
     for run_seed in run_seeds(random_state, n_runs):
         parts = split_parts(codes, n_parts, random_state=run_seed, counts=counts)
         parts = parts if large is None else _apart(parts, large)
-        check_distinct(len(parts.unique()), n_clusters)
+        given_edges = not getattr(graph, "joins_neighbors", False)
+        check_distinct(len(parts.unique()), n_clusters, given_edges=given_edges)
         trees = merge_parts_at(graph, parts, n_clusters, codes, sizes, counts)
         runs.append(torch.stack([tree.labels for tree in trees]))
     labels = torch.stack(runs, dim=1)

@@ -297,12 +297,17 @@ class _BestPair:
         self.best[changed] = self.score[changed].argmax(axis=1)
 
 
-def check_distinct(n_different: int, n_clusters: int) -> None:
-    """Raise ValueError where fewer samples differ than clusters are asked for."""
-    if n_different < n_clusters:
-        if n_different == 1:
-            raise ValueError(f"n_clusters={n_clusters}, and all samples are equal: ask for at most 1")
-        raise ValueError(
-            f"n_clusters={n_clusters} is more than the samples can be told apart into: there are {n_different} "
-            f"kinds of them, all others are equal; ask for at most {n_different}"
-        )
+def check_distinct(n_different: int, n_clusters: int, *, given_edges: bool = False) -> None:
+    """Raise ValueError where fewer samples differ than clusters are asked for; edges that were given may tell more."""
+    if n_different >= n_clusters:
+        return
+    remedy = ""
+    if given_edges:
+        remedy = f', or read them from the given edges: GraphContrastClustering({n_clusters}, view="edges")'
+    if n_different == 1:
+        remedy += ", as graphclust.cluster does" if given_edges else ""
+        raise ValueError(f"n_clusters={n_clusters}, and all samples are equal: ask for at most 1{remedy}")
+    raise ValueError(
+        f"n_clusters={n_clusters} is more than the samples can be told apart into: there are {n_different} "
+        f"kinds of them, all others are equal; ask for at most {n_different}{remedy}"
+    )

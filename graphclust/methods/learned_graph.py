@@ -19,6 +19,7 @@ from torch_geometric.data import Data
 from graphclust._checks import check_count, check_number
 from graphclust.graph import SampleGraph
 from graphclust.graph.over_segmentation import split_parts
+from graphclust.graph.partition import check_distinct
 from graphclust.methods.base import without_edges
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.image_arrays import choose_image_shape
@@ -301,6 +302,9 @@ class LearnedGraphClustering(GraphClusterer):
     def _start_parts(self, model: Any, source: BatchSource, memory: dict[str, Tensor]) -> None:
         """Step 1: parts of the samples; where clusters are too small to have parts, the clusters at once."""
         views = self._views_of(model, source)
+        if not views[0].graph.joins_neighbors and bool((source.x == source.x[:1]).all()):
+            # The network sees no edges: said before it is trained.
+            check_distinct(1, self.n_clusters_, given_edges=True)
         if not self._has_parts():
             memory["clusters"] = self._merged(views[0], views[1:], source.seed)
             return

@@ -12,7 +12,18 @@ from sklearn.neighbors import NearestNeighbors
 from torch_geometric.data import Data
 from torch_geometric.utils import stochastic_blockmodel_graph
 
-from graphclust import GAE, GCSC, Agglomerative, GraphMI, LearnedGraphClustering, SampleGraph, load
+import graphclust
+from graphclust import (
+    GAE,
+    GCSC,
+    Agglomerative,
+    ConsensusClustering,
+    GraphContrastClustering,
+    GraphMI,
+    LearnedGraphClustering,
+    SampleGraph,
+    load,
+)
 
 TINY: dict[str, Any] = {"latent_dim": 4, "epochs": 1, "random_state": 0}
 QUICK: dict[str, Any] = {"part_epochs": 1, "epochs": 1, "rounds": 1, "random_state": 0}
@@ -110,3 +121,41 @@ class TestTheTrainingGraphAgain:
         # New rows are placed by their features.
         assert len(set(model.predict(data.x))) == 1
         assert len(set(model.predict(Data(x=data.x)))) == 1
+
+
+class TestNodesOfTooFewKinds:
+    """Their edges may tell what their features do not, and some methods read the features alone in the end."""
+
+    @pytest.mark.parametrize("n_nodes", [30, 210])  # too few to be split into parts, and enough
+    @pytest.mark.parametrize("method", [ConsensusClustering, LearnedGraphClustering])
+    def test_the_error_names_the_method_for_edges(
+        self, method: Any, n_nodes: int, edges: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def train(*_: Any) -> None:
+            raise AssertionError("a network was trained")
+
+        monkeypatch.setattr(LearnedGraphClustering, "_part_loss", train)
+        model = method(3, random_state=0)
+        with pytest.raises(
+            ValueError,
+            match=r"n_clusters=3, and all samples are equal: ask for at most 1, or read them from the given edges: "
+            r'GraphContrastClustering\(3, view="edges"\), as graphclust\.cluster does',
+        ):
+            model.fit(Data(x=torch.ones(n_nodes, 1), edge_index=edges % n_nodes))
+
+    def test_two_kinds(self, edges: torch.Tensor) -> None:
+        data = Data(x=(torch.arange(90.0) % 2)[:, None], edge_index=edges)
+        with pytest.raises(ValueError, match=r"there are 2 kinds .* at most 2, or .*view=\"edges\"\)$"):
+            ConsensusClustering(3).fit(data)
+
+    def test_the_remedy_helps(self, edges: torch.Tensor) -> None:
+        data = Data(x=torch.ones(90, 1), edge_index=edges)
+        for model in (
+            GraphContrastClustering(3, view="edges", random_state=0).fit(data),
+            graphclust.cluster(data, 3),
+        ):
+            assert model.view_ == "edges" and len(set(model.labels_)) == 3
+
+    def test_without_edges_there_is_none(self) -> None:
+        with pytest.raises(ValueError, match="all samples are equal: ask for at most 1$"):
+            ConsensusClustering(3).fit(np.ones((30, 1)))
