@@ -117,7 +117,7 @@ class LearnedGraphClustering(GraphClusterer):
     learning_rate : float
         Highest rate of AdamW; it rises and falls in each stage (one cycle).
     batch_size : int
-        Samples a step.
+        Samples a step; there is no full batch, and None is refused.
     augmentation : float
         Strength of the random changes: 1 turns images by up to 12 degrees, shifts by 8 %, zooms by 12 %, shears by 8
         degrees; masks a fifth of the entries of vectors. 0 makes none.
@@ -165,7 +165,7 @@ class LearnedGraphClustering(GraphClusterer):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        for name in ("feature_dim", "parts_per_cluster", "splits", "rounds", "batch_size"):
+        for name in ("feature_dim", "parts_per_cluster", "splits", "rounds"):
             check_count(getattr(self, name), name)
         for name in ("part_epochs", "epochs"):
             if getattr(self, name) is not None:
@@ -183,6 +183,14 @@ class LearnedGraphClustering(GraphClusterer):
         if self.image_shape is not None and not isinstance(self.image_shape, str):
             check_image_shape(self.image_shape)
         chosen_views(self.views)
+
+    def _check_batch_size(self) -> None:
+        if self.batch_size is None:
+            raise TypeError(
+                "batch_size=None takes all samples in one step elsewhere, and LearnedGraphClustering always trains in "
+                "batches: give a number of at least 1, or leave it at 128"
+            )
+        check_count(self.batch_size, "batch_size")
 
     # -- the network -------------------------------------------------------------------------------------------
 

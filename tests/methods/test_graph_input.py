@@ -159,3 +159,10 @@ class TestNodesOfTooFewKinds:
     def test_without_edges_there_is_none(self) -> None:
         with pytest.raises(ValueError, match="all samples are equal: ask for at most 1$"):
             ConsensusClustering(3).fit(np.ones((30, 1)))
+
+
+def test_a_method_without_a_full_batch_says_so(x: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="batch_size=None .* always trains in batches: give a number"):
+        LearnedGraphClustering(3, batch_size=None).fit(x)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1$"):
+        LearnedGraphClustering(3, batch_size=0).fit(x)
