@@ -105,6 +105,11 @@ def in_range(X: NDArray[Any], estimator: Any) -> NDArray[Any]:
     return X
 
 
+#: Least growth of the differences from one to two rows, as a share of that from one to two columns. (Pictures of digits
+#: and clothes, clean and with noise: 0.4 to 1; curves with a period of one row: -0.2 to 0.3.)
+_GROWTH = 1 / 3
+
+
 def choose_image_shape(
     image_shape: Any, n_features: int, read: tuple[int, int, int] | None, x: Tensor | None = None
 ) -> tuple[int, int, int] | None:
@@ -152,4 +157,8 @@ def _neighbors_alike(x: Tensor, side: int) -> bool:
     order = torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0))
     alike = (down + across) / 2 < 0.8 * (rows - rows[:, order]).abs().mean()
     half = side // 2
-    return bool(alike and down < (rows[:, half:] - rows[:, :-half]).abs().mean())
+    in_rows = down < (rows[:, half:] - rows[:, :-half]).abs().mean()
+    two_down = (pictures[:, 2:] - pictures[:, :-2]).abs().mean()
+    two_across = (pictures[:, :, 2:] - pictures[:, :, :-2]).abs().mean()
+    grows = (two_down - down) * across > _GROWTH * (two_across - across) * down
+    return bool(alike and in_rows and grows)

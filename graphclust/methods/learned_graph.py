@@ -127,7 +127,7 @@ class LearnedGraphClustering(GraphClusterer):
         alone, clustered as vectors are. Vectors have no other views.
     metric, p : str, float
         In which the samples are near, of step 1; learnt features are near by the Euclidean metric.
-    normalization, num_workers : ignored
+    normalization, sampling, num_workers : ignored
         Propagation is symmetric, and no neighbours are sampled.
 
     Attributes
