@@ -98,7 +98,7 @@ def test_damage_is_named(graph: SampleGraph, memory: Any) -> None:
     (x,) = (path for path in memory.find("/graph") if "/x." in path)
     content = memory.cat_file(x)
     memory.pipe_file(x, content[:-4])
-    with pytest.raises(ValueError, match=r"x\.1\.npy at memory://graph has"):
+    with pytest.raises(ValueError, match=r"x\.\w+\.npy at memory://graph has"):
         SampleGraph.open("memory://graph")
     memory.rm(x)
     with pytest.raises(ValueError, match="lost its file"):

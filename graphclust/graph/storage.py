@@ -1,8 +1,9 @@
 """Sample graphs on disk: a folder with one .npy file a tensor and a graph.json that names them.
 
-Replacing graph.json is the moment at which a save takes effect. The arrays of a new save get new names (a counter), and
-the old ones are removed only afterwards, so an interrupted save, or one for which the disk has no room, leaves the
-previous graph readable. Arrays are written and checked in pieces: a memory map of any size is copied without being
+Replacing graph.json is the moment at which a save takes effect. The arrays of each save have names that no other save
+gives, and the old ones are removed only afterwards. So an interrupted save, or one for which the disk has no room,
+leaves the previous graph readable; of several saves at once the last one counts, as a whole; and who opens the graph
+meanwhile gets one of them. Arrays are written and checked in pieces: a memory map of any size is copied without being
 held.
 """
 
@@ -11,10 +12,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import time
+import uuid
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ import torch
 from torch import Tensor
 
 from graphclust._checks import share_tensor
-from graphclust._files import is_no_folder, open_map
+from graphclust._files import is_no_folder, open_map, sync
 from graphclust._storage import fetch, resolve, sending
 
 FORMAT = "graphclust.SampleGraph"
@@ -35,6 +39,12 @@ _PIECE_BYTES = 16 << 20
 _ALWAYS_COMPARED = 32 << 20
 #: Room for headers and the file system's own blocks.
 _SPARE_BYTES = 1 << 16
+#: What a save writes, with the token of the save: its arrays, and its header until it counts.
+_OWN = re.compile(r".+\.([0-9a-f]{32})\.(?:npy|tmp)")
+#: A save that has begun no array for so long was killed.
+_STALE_SECONDS = 24 * 3600
+#: Times that a folder is read while others save to it.
+_ATTEMPTS = 100
 
 
 def save(
@@ -84,9 +94,8 @@ def save(
             f"the attributes {unknown} are neither tensors nor numbers and text; remove them before saving"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    old = _old_header(folder)
-    counter = old.get("counter", 0) + 1 if old else 1
-    header: dict[str, Any] = {"format": FORMAT, "version": VERSION, "counter": counter}
+    token = uuid.uuid4().hex
+    header: dict[str, Any] = {"format": FORMAT, "version": VERSION}
     header |= {"construction": construction, "arrays": {}, "values": {}}
     references = dict(references or {})
     tensors = {key: value.detach() for key, value in values.items() if isinstance(value, Tensor)}
@@ -98,27 +107,29 @@ def save(
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise _disk_full(folder, needed, free)
-    written: list[Path] = []
+    own = _own_header(folder, token)
+    written = [own]
     try:
         with _reporting_full_disk(folder, needed):
             for key, tensor in tensors.items():
+                own.touch()  # before the array: it tells others that this save is going on, see `_tidy`
                 if key in references:
                     header["arrays"][key] = _reference(Path(references[key]), key, tensor)
                     continue
-                written.append(folder / f"{key}.{counter}.npy")
+                written.append(folder / f"{key}.{token}.npy")
                 header["arrays"][key] = _write(written[-1], tensor)
-            written.append(folder / f"{_HEADER}.{counter}.tmp")
-            with open(written[-1], "w", encoding="utf-8") as stream:
+            with open(own, "w", encoding="utf-8") as stream:
                 json.dump(header, stream, indent=2)
                 _flush(stream)
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-    os.replace(written[-1], folder / _HEADER)
-    for entry in (old or {}).get("arrays", {}).values():
-        if "path" not in entry:
-            (folder / Path(entry["file"]).name).unlink(missing_ok=True)
+    replaced = _old_header(folder)  # not the one at the beginning: another save may have ended since
+    os.replace(own, folder / _HEADER)
+    if os.name == "posix":
+        sync(folder)  # before anything of the old graph goes
+    _tidy(folder, replaced)
     return folder
 
 
@@ -131,12 +142,26 @@ def load(folder: str | Path, *, verify: bool | None = None) -> tuple[dict[str, A
     """
     place = resolve(folder)
     folder = fetch(place) if isinstance(place, str) else place
-    if not (folder / _HEADER).is_file():
-        raise FileNotFoundError(
-            f"there is no saved graph in {folder} (no {_HEADER}); make one with SampleGraph.save"
-        )
+    header = _read_header(folder)
+    for _ in range(_ATTEMPTS):
+        try:
+            return _open(folder, header, verify)
+        except ValueError:
+            newer = _read_header(folder)
+            if newer == header:
+                raise
+            header = newer  # saved meanwhile, which removed the arrays of the graph before
+    return _open(folder, header, verify)
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    """What graph.json says, checked to be of this format and version."""
     try:
         header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise FileNotFoundError(
+            f"there is no saved graph in {folder} (no {_HEADER}); make one with SampleGraph.save"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{folder / _HEADER} is damaged ({error}); save the graph again") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
@@ -146,6 +171,11 @@ def load(folder: str | Path, *, verify: bool | None = None) -> tuple[dict[str, A
             f"{folder} has format version {header.get('version')!r}, but this graphclust reads version {VERSION}; "
             "open it with the graphclust that wrote it, or save the graph again"
         )
+    return header
+
+
+def _open(folder: Path, header: dict[str, Any], verify: bool | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values and the construction that a header names."""
     try:
         values = dict(header["values"])
         for key, entry in header["arrays"].items():
@@ -166,26 +196,25 @@ def _map(folder: Path, entry: dict[str, Any], verify: bool | None) -> Tensor:
     try:
         # Copy on write: the tensors may be changed in memory, the files stay as they are. Empty files cannot be mapped.
         array = np.load(path, mmap_mode=None if 0 in entry["shape"] else "c", allow_pickle=False)
+        size = path.stat().st_size
     except (OSError, ValueError, EOFError) as error:
         state = "is missing"
-        if path.exists():
-            size = f"{path.stat().st_size:,} bytes" + (f" of {entry['bytes']:,}" if "bytes" in entry else "")
-            state = f"cannot be read (shorter than its header says, or damaged: {size})"
+        with suppress(FileNotFoundError):  # a save may remove it at any moment
+            found = f"{path.stat().st_size:,} bytes" + (f" of {entry['bytes']:,}" if "bytes" in entry else "")
+            state = f"cannot be read (shorter than its header says, or damaged: {found})"
         raise ValueError(f"{path} {state}; {remedy}") from error
     if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
         raise ValueError(
             f"{path} holds {array.dtype.str} {list(array.shape)}, but {_HEADER} says "
             f"{entry['dtype']} {entry['shape']}; {remedy}"
         )
-    if "bytes" in entry and path.stat().st_size != entry["bytes"]:
-        raise ValueError(
-            f"{path} has {path.stat().st_size:,} bytes, but {_HEADER} says {entry['bytes']:,}; {remedy}"
-        )
+    if "bytes" in entry and size != entry["bytes"]:
+        raise ValueError(f"{path} has {size:,} bytes, but {_HEADER} says {entry['bytes']:,}; {remedy}")
     tensor = share_tensor(array)
     compared = array.nbytes <= _ALWAYS_COMPARED if verify is None else verify
-    if compared and "crc32" in entry and (found := checksum(tensor)) != entry["crc32"]:
+    if compared and "crc32" in entry and (crc32 := checksum(tensor)) != entry["crc32"]:
         raise ValueError(
-            f"{path} has checksum {found:08x}, but {_HEADER} says {entry['crc32']:08x}: its content changed; {remedy}"
+            f"{path} has checksum {crc32:08x}, but {_HEADER} says {entry['crc32']:08x}: its content changed; {remedy}"
         )
     return tensor
 
@@ -288,6 +317,42 @@ def _old_header(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return header if isinstance(header, dict) and header.get("format") == FORMAT else None
+
+
+def _own_header(folder: Path, token: str) -> Path:
+    """Where a save writes its header before it counts."""
+    return folder / f"{_HEADER}.{token}.tmp"
+
+
+def _arrays_of(header: dict[str, Any]) -> set[str]:
+    """Names of the files in its folder that a header names."""
+    arrays = header.get("arrays")
+    entries = arrays.values() if isinstance(arrays, dict) else []
+    return {Path(str(entry["file"])).name for entry in entries if isinstance(entry, dict) and "file" in entry}
+
+
+def _tidy(folder: Path, replaced: dict[str, Any] | None) -> None:
+    """Remove the arrays of the replaced graph, and what saves left that were killed or ended just before another.
+
+    The order matters. A save makes its own header before its arrays, and that becomes graph.json: so an array that was
+    there already, whose save has no header of its own any more and is not in graph.json after that, is no graph's.
+    """
+    found = [(path, match.group(1)) for path in folder.iterdir() if (match := _OWN.fullmatch(path.name))]
+    found = [(path, token) for path, token in found if not _is_saving(_own_header(folder, token))]
+    header = _old_header(folder)
+    if header is None:
+        return
+    dead = {path.name for path, _ in found} | (_arrays_of(replaced) if replaced else set())
+    for name in dead - _arrays_of(header):
+        with suppress(OSError):  # Windows keeps what a reader has mapped; the next save removes it
+            (folder / name).unlink()
+
+
+def _is_saving(own: Path) -> bool:
+    try:
+        return time.time() - own.stat().st_mtime < _STALE_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _flush(stream: Any) -> None:

@@ -344,13 +344,13 @@ def test_open_errors(tmp_path, graph):
             SampleGraph.open(tmp_path)
 
     array.write_bytes(content[:-40])
-    broken("x.1.npy cannot be read .shorter")
+    broken(r"x\.\w+\.npy cannot be read .shorter")
     array.write_bytes(content[:20])
-    broken("x.1.npy cannot be read")
+    broken(r"x\.\w+\.npy cannot be read")
     np.save(array, np.zeros((3, 5), dtype=np.float32))
     broken(r"holds <f4 \[3, 5\], but graph.json says <f4 \[80, 5\]")
     array.unlink()
-    broken("x.1.npy is missing")
+    broken(r"x\.\w+\.npy is missing")
     for change, message in (
         ({"version": 99}, "format version 99, but this graphclust reads version 1"),
         ({"format": "other"}, "does not describe a sample graph"),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -32,6 +33,12 @@ def same(a, b):
     assert a.construction == b.construction
 
 
+def array_of(folder, name):
+    """The file of an array; the rest of its name is the save's own."""
+    (file,) = folder.glob(f"{name}.*.npy")
+    return file
+
+
 def flip_last_byte(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -50,15 +57,16 @@ def test_pieces_of_any_size_give_the_same_files(tmp_path, graph, piece, monkeypa
     assert torch.equal(opened.wide, graph.wide.float()) and torch.equal(opened.half, graph.half)
     assert opened.scalar == 3.5
     for file in (tmp_path / "whole").glob("*.npy"):
-        assert file.read_bytes() == (tmp_path / "pieces" / file.name).read_bytes()
-    assert np.array_equal(np.load(tmp_path / "pieces" / "half.1.npy"), graph.half.numpy())
+        name = file.name.split(".")[0]
+        assert file.read_bytes() == array_of(tmp_path / "pieces", name).read_bytes()
+    assert np.array_equal(np.load(array_of(tmp_path / "pieces", "half")), graph.half.numpy())
 
 
 @pytest.mark.parametrize("name", ["edge_weight", "edge_index"])
 def test_a_changed_byte_is_found(tmp_path, graph, name, monkeypatch):
     graph.save(tmp_path)
-    flip_last_byte(tmp_path / f"{name}.1.npy")
-    changed = rf"{name}\.1\.npy has checksum .* its content changed"
+    flip_last_byte(array_of(tmp_path, name))
+    changed = rf"{name}\.\w+\.npy has checksum .* its content changed"
     with pytest.raises(ValueError, match=changed):
         SampleGraph.open(tmp_path)
     SampleGraph.open(tmp_path, verify=False)  # sizes and shapes are right
@@ -70,7 +78,7 @@ def test_a_changed_byte_is_found(tmp_path, graph, name, monkeypatch):
 
 def test_a_short_file_names_both_sizes(tmp_path, graph):
     graph.save(tmp_path)
-    file = tmp_path / "x.1.npy"
+    file = array_of(tmp_path, "x")
     size = file.stat().st_size
     with open(file, "r+b") as stream:
         stream.truncate(size - 24)
@@ -197,4 +205,95 @@ def test_folders_without_checksums_still_open(tmp_path, graph):
         del entry["crc32"], entry["bytes"]
     (tmp_path / "graph.json").write_text(json.dumps(header))
     same(SampleGraph.open(tmp_path, verify=True), graph)
-    assert os.path.exists(tmp_path / "x.1.npy")
+
+
+def test_folders_of_numbered_saves_are_opened_and_replaced(tmp_path, graph, x):
+    """Older versions counted the saves: x.1.npy."""
+    graph.save(tmp_path)
+    header = json.loads((tmp_path / "graph.json").read_text())
+    for name, entry in header["arrays"].items():
+        (tmp_path / entry["file"]).rename(tmp_path / f"{name}.1.npy")
+        entry["file"] = f"{name}.1.npy"
+    (tmp_path / "graph.json").write_text(json.dumps({**header, "counter": 1}))
+    same(SampleGraph.open(tmp_path, verify=True), graph)
+    other = SampleGraph.from_features(x + 1, 4)
+    other.save(tmp_path)
+    same(SampleGraph.open(tmp_path, verify=True), other)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def once(monkeypatch, name, act):
+    """Has something happen when a function of the module is called for the second time."""
+    function, calls = getattr(storage, name), []
+
+    def meanwhile(*args):
+        calls.append(name)
+        if len(calls) == 2:
+            act()
+        return function(*args)
+
+    monkeypatch.setattr(storage, name, meanwhile)
+
+
+def test_a_save_in_the_middle_of_another_mixes_nothing(tmp_path, graph, x, monkeypatch):
+    other = SampleGraph.from_features(x[:200] + 1, 4)
+    opened = []
+
+    def save_other():
+        other.save(tmp_path)
+        opened.append(SampleGraph.open(tmp_path, verify=True))
+
+    once(monkeypatch, "_write", save_other)
+    graph.save(tmp_path)
+    same(SampleGraph.open(tmp_path, verify=True), graph)  # the last one counts
+    same(opened[0], other)  # what is mapped stays as it was
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_a_save_while_the_graph_is_opened(tmp_path, graph, x, monkeypatch):
+    graph.save(tmp_path)
+    other = SampleGraph.from_features(x[:200] + 1, 4)
+    once(monkeypatch, "_map", lambda: other.save(tmp_path))
+    same(SampleGraph.open(tmp_path, verify=True), other)
+
+
+def test_a_file_that_vanishes_is_one_error(tmp_path, graph, monkeypatch):
+    graph.save(tmp_path)
+    load = np.load
+
+    def vanish(path, **options):
+        array = load(path, **options)
+        path.unlink()
+        return array
+
+    monkeypatch.setattr(storage.np, "load", vanish)
+    with pytest.raises(ValueError, match=r"\.npy is missing; restore it or save the graph again"):
+        SampleGraph.open(tmp_path)
+
+
+def test_savers_and_readers_at_once(tmp_path, graph, x):
+    """Whoever opens the folder gets one of the graphs, whole."""
+    graphs = [graph, SampleGraph.from_features(x[:200] + 1, 4)]
+    graph.save(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        saves = [pool.submit(graphs[number % 2].save, tmp_path) for number in range(40)]
+        while not all(save.done() for save in saves):
+            opened = SampleGraph.open(tmp_path, verify=True)
+            same(opened, graphs[opened.num_nodes == 200])
+        for save in saves:
+            save.result()
+    graph.save(tmp_path)  # removes what saves left that ended at the same moment
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_only_what_a_dead_save_left_is_removed(tmp_path, graph):
+    dead, going_on = "0" * 32, "1" * 32
+    for token in (dead, going_on):
+        for name in (f"x.{token}.npy", f"graph.json.{token}.tmp"):
+            (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "x.mine.npy").write_bytes(b"precious")
+    os.utime(tmp_path / f"graph.json.{dead}.tmp", (0, 0))
+    graph.save(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not any(dead in name for name in left)
+    assert {f"x.{going_on}.npy", f"graph.json.{going_on}.tmp", "x.mine.npy"} <= left
