@@ -2,8 +2,8 @@
 
 A folder at an address holds its files under a name of their own for each save, and ``graphclust.json``, which says
 which save counts, with size and checksum of each file. That one small file is written last: a save that breaks off
-leaves the older one in place, also where the storage cannot rename. What is fetched is kept in a local cache, where it
-can be mapped into memory.
+leaves the older one in place, also where the storage cannot rename. Who fetches while the older save is removed gets
+the newer one. What is fetched is kept in a local cache, where it can be mapped into memory.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ from graphclust._files import replacing
 _INDEX = "graphclust.json"
 _VERSION = 1
 _PIECE_BYTES = 16 << 20
+_VERSION_NAME = re.compile("[0-9a-f]{32}")
 _SOURCE = "source.txt"
-#: How long the local copy of an older save stays after its last use.
+#: How long the local copy of an older save stays after its last use, and at an address what a save left that ended
+#: neither well nor with an error, or at the same moment as another.
 _KEPT_SECONDS = 24 * 3600
+#: Times that a folder is fetched while others save to its address.
+_ATTEMPTS = 20
 #: What file systems say of a file that changes with its content.
 _STAMPS = ("size", "ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 # Two letters at least, because C:/ is a disk; one slash at least, because pathlib makes one of two.
@@ -67,7 +71,8 @@ def sending(address: str) -> Iterator[Path]:
 
 
 def _send(files: Any, root: str, folder: Path) -> None:
-    version, old = uuid.uuid4().hex, _read_index(files, root)
+    version = uuid.uuid4().hex
+    _read_index(files, root)  # what cannot be replaced is refused before anything is sent
     index: dict[str, Any] = {"format_version": _VERSION, "version": version, "files": {}}
     try:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -76,6 +81,7 @@ def _send(files: Any, root: str, folder: Path) -> None:
             files.makedirs(target.rpartition("/")[0], exist_ok=True)
             files.put_file(str(path), target)
             index["files"][name] = [path.stat().st_size, file_checksum(path)]
+        old = _read_index(files, root)  # not the one at the beginning: another save may have ended since
         files.pipe_file(f"{root}/{_INDEX}", json.dumps(index, indent=1).encode())
     except BaseException:
         with suppress(Exception):
@@ -84,6 +90,25 @@ def _send(files: Any, root: str, folder: Path) -> None:
     if old is not None:
         with suppress(FileNotFoundError):
             files.rm(f"{root}/{old['version']}", recursive=True)
+    with suppress(Exception):  # the save is complete; the next one tries again
+        _remove_dead(files, root)
+
+
+def _remove_dead(files: Any, root: str) -> None:
+    """Remove saves that do not count and got their last file long ago, where the storage tells when that was."""
+    files.invalidate_cache()
+    names = [str(path).rstrip("/").rpartition("/")[2] for path in files.ls(root, detail=False)]
+    index = _read_index(files, root)
+    for name in names:
+        if index is None or name == index["version"] or not _VERSION_NAME.fullmatch(name):
+            continue
+        with suppress(
+            FileNotFoundError, NotImplementedError
+        ):  # removed by another; no times, so it may be going on
+            stored = files.find(f"{root}/{name}")
+            newest = max((files.modified(path).timestamp() for path in stored), default=time.time())
+            if time.time() - newest > _KEPT_SECONDS:
+                files.rm(f"{root}/{name}", recursive=True)
 
 
 def fetch(address: str) -> Path:
@@ -99,13 +124,31 @@ def fetch(address: str) -> Path:
         When a file is not as long as it was, or has another checksum.
     """
     files, root = filesystem(address)
+    index = _index_at(files, root, address)
+    for _ in range(_ATTEMPTS):
+        try:
+            return _copy_of(files, root, index, address)
+        except ValueError:
+            newer = _index_at(files, root, address)
+            if newer["version"] == index["version"]:
+                raise
+            index = newer  # saved meanwhile, which removed the files of the save before
+    return _copy_of(files, root, index, address)
+
+
+def _index_at(files: Any, root: str, address: str) -> dict[str, Any]:
     index = _read_index(files, root)
     if index is None:
         raise FileNotFoundError(
             f"there is nothing saved at {address} (no {_INDEX}); save to this address first"
         )
+    return index
+
+
+def _copy_of(files: Any, root: str, index: dict[str, Any], address: str) -> Path:
+    """The local copy of the save that an index names; downloaded unless the cache has it."""
     place = _cache() / hashlib.sha256(address.encode()).hexdigest()[:24]
-    target = place / index["version"]
+    target = place / str(index["version"])
     if target.is_dir():
         with suppress(OSError):
             os.utime(target)  # in use: see `_remove_unused`
@@ -281,7 +324,7 @@ def _read_index(files: Any, root: str) -> dict[str, Any] | None:
 def _names_within(index: dict[str, Any]) -> bool:
     """Whether the version of an index is one that `_send` makes, and its files are below it."""
     paths = [PurePosixPath(name) for name in index["files"]]
-    return bool(re.fullmatch("[0-9a-f]{32}", index["version"])) and not any(
+    return bool(_VERSION_NAME.fullmatch(index["version"])) and not any(
         path.is_absolute() or ".." in path.parts or re.search(r"[\\:\0]", str(path)) or not path.parts
         for path in paths
     )

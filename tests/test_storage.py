@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,52 @@ def test_a_copy_that_may_be_in_use_stays(graph: SampleGraph, tmp_path: Path) -> 
     graph.save("memory://bucket/graph")
     _storage.fetch("memory://bucket/graph")
     assert not older.exists() and newer.is_dir()
+
+
+def during_the_second(call: Callable[..., Any], act: Callable[[], Any]) -> Callable[..., Any]:
+    """The same call, but something happens when it is called for the second time."""
+    calls: list[None] = []
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 2:
+            act()
+        return call(*args, **kwargs)
+
+    return meanwhile
+
+
+def test_a_save_while_the_graph_is_fetched(
+    digits: Any, graph: SampleGraph, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph.save("memory://graph")
+    other = SampleGraph.from_features(digits[0][:60], 4)
+    get = during_the_second(type(memory).get_file, lambda: other.save("memory://graph"))
+    monkeypatch.setattr(type(memory), "get_file", get)
+    assert torch.equal(SampleGraph.open("memory://graph").x, other.x)
+
+
+def test_of_two_saves_at_once_the_last_one_counts(
+    digits: Any, graph: SampleGraph, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph.save("memory://graph")
+    other, last = (SampleGraph.from_features(digits[0][:n], 4) for n in (60, 80))
+    put = during_the_second(type(memory).put_file, lambda: other.save("memory://graph"))
+    monkeypatch.setattr(type(memory), "put_file", put)
+    last.save("memory://graph")
+    assert torch.equal(SampleGraph.open("memory://graph", verify=True).x, last.x)
+    assert len({path.split("/")[2] for path in memory.find("/graph")}) == 2  # the save, and what names it
+
+
+def test_what_dead_saves_left_is_removed_after_a_day(graph: SampleGraph, memory: Any) -> None:
+    old, recent, own = f"/graph/{'0' * 32}/x.npy", f"/graph/{'1' * 32}/x.npy", "/graph/notes/text"
+    for path in (old, recent, own):
+        memory.pipe_file(path, b"half")
+    for path in (old, own):
+        memory.store[path].modified = datetime(2020, 1, 1, tzinfo=timezone.utc)
+    graph.save("memory://graph")
+    assert not memory.exists(old) and memory.exists(recent) and memory.exists(own)
+    SampleGraph.open("memory://graph", verify=True)
 
 
 def test_features_of_this_machine_are_not_named_elsewhere(graph: SampleGraph, tmp_path: Path) -> None:
