@@ -52,6 +52,8 @@ def predict(
     ------
     FileNotFoundError, ValueError
         When there is no model in the folder, or ``x`` does not fit it.
+    RuntimeError
+        When the model is saved again before all samples are labelled: some labels would be the new model's.
     ImportError
         When Ray is not installed.
     """
@@ -95,7 +97,10 @@ def _stamp(folder: Path | str) -> str:
     """What changes when the model is saved again."""
     if isinstance(folder, str):
         return str(version_at(folder))
-    return str(max(file.stat().st_mtime_ns for file in folder.rglob("*")))
+    try:
+        return str(max((file.stat().st_mtime_ns for file in folder.rglob("*")), default=""))
+    except FileNotFoundError:  # its files are being replaced
+        return ""
 
 
 def label_block(folder: str, stamp: str, part: FilePart | np.ndarray) -> tuple[NDArray[np.int64], str]:
@@ -111,6 +116,20 @@ def label_block(folder: str, stamp: str, part: FilePart | np.ndarray) -> tuple[N
 
 @lru_cache(maxsize=1)
 def _model(folder: str, stamp: str) -> Any:
+    """The saved model, if it is the one that the stamp was taken of."""
     from graphclust.methods import load
 
-    return load(folder, device="cpu")
+    place = resolve(folder)
+    changed = (
+        f"the model in {folder} was saved again while it was used: part of the labels would be the new model's; call "
+        "predict again, and save to another folder while a call is running"
+    )
+    try:
+        model = load(folder, device="cpu")
+    except (OSError, ValueError) as error:
+        if _stamp(place) != stamp:  # files of two models, or none between them
+            raise RuntimeError(changed) from error
+        raise
+    if _stamp(place) != stamp:
+        raise RuntimeError(changed)
+    return model
