@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from scipy.sparse import csr_matrix, issparse
 from sklearn.base import BaseEstimator
 
-from graphclust._files import is_no_folder, naming_full_disk, scratch_beside
+from graphclust._files import is_no_folder, naming_full_disk, scratch_beside, sync
 from graphclust._storage import fetch, file_checksum, resolve, sending
 
 FORMAT_VERSION = 1
@@ -68,6 +68,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         with naming_full_disk(folder.parent, "the model"):
             yield partial
             _note_checksums(partial)
+            _sync_all(partial)
         _take_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -92,7 +93,16 @@ def _take_place(partial: Path, folder: Path) -> None:
             if previous.exists() and not folder.exists():
                 os.replace(previous, folder)
             raise
+    if os.name == "posix":
+        sync(folder.absolute().parent)  # before anything of the older model goes
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _sync_all(folder: Path) -> None:
+    """Have a folder and all that is in it on the disk: after a power cut a renamed folder may be there without it."""
+    for path in [*folder.rglob("*"), folder]:
+        if os.name == "posix" or path.is_file():
+            sync(path)
 
 
 def saved_folder(folder: str | Path) -> Path:

@@ -351,6 +351,31 @@ class TestOverwriting:
         assert [path.name for path in folder.parent.iterdir()] == ["model"]
         np.testing.assert_array_equal(graphclust.load(folder).labels_, fitted.labels_)
 
+    def test_a_power_cut_leaves_one_of_the_models(
+        self, fitted: VGDCN, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All of the new one is on the disk before it takes the place, and its name before the old one goes."""
+        events: list[tuple[str, Path]] = []
+
+        def noting(name: str, function: Any, which: int) -> Any:
+            def call(*args: Any, **options: Any) -> Any:
+                events.append((name, Path(args[which])))
+                return function(*args, **options)
+
+            return call
+
+        monkeypatch.setattr(files, "sync", noting("sync", files.sync, 0))
+        monkeypatch.setattr(files.os, "replace", noting("rename", os.replace, 1))
+        monkeypatch.setattr(files.shutil, "rmtree", noting("remove", shutil.rmtree, 0))
+        fitted.save(folder)
+        renamed = events.index(("rename", folder))
+        on_disk = {path.name for name, path in events[:renamed] if name == "sync"}
+        assert {path.name for path in folder.rglob("*") if path.is_file()} <= on_disk
+        previous = folder.with_name(".model.previous")
+        assert events.index(("rename", previous)) < renamed
+        removed = events.index(("remove", previous), renamed)
+        assert os.name != "posix" or ("sync", folder.parent) in events[renamed:removed]
+
     def test_killed_between_the_renames(self, fitted: VGDCN, folder: Path, x: np.ndarray) -> None:
         """The old model is still found, and the next save tidies up."""
         os.replace(folder, folder.with_name(".model.previous"))
