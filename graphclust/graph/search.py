@@ -159,8 +159,10 @@ class NeighborSearch:
             Of the distances.
         folder : path, optional
             Where a self-join keeps its state, so that the same call goes on where a killed one stopped, with the
-            same result; some (4 d + 400) bytes a sample for k = 10. None: a temporary folder. ``engine="ray"`` keeps
-            the neighbours of each block there, 12 k bytes a sample. Other indexes do not use it.
+            same result; some (4 d + 400) bytes a sample for k = 10. None: a temporary folder. Of two processes that
+            make the same call with the same folder, the second waits for the first, with a warning, and takes over
+            what that found. ``engine="ray"`` keeps the neighbours of each block there, 12 k bytes a sample. Other
+            indexes do not use it.
 
         Returns
         -------

@@ -84,8 +84,12 @@ class SelfJoin:
                 "layout": _LAYOUT,
             }
         self.state = JoinState(folder, fingerprint)
-        noted = self.state.done("seed")
-        self.seed = int((noted or self.state.finish("seed", seed=seed))["seed"])
+        try:
+            noted = self.state.done("seed")
+            self.seed = int((noted or self.state.finish("seed", seed=seed))["seed"])
+        except BaseException:
+            self.state.close()
+            raise
         self.reached = 0.0
         self.centroids: np.ndarray | None = None
 

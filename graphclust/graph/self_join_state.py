@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
-from graphclust._files import is_no_folder, new_map
+from graphclust._files import is_no_folder, new_map, sync
 from graphclust.graph import storage
 from graphclust.graph.engines import load_faiss
 from graphclust.graph.metric import Rows
@@ -24,7 +27,10 @@ from graphclust.graph.metric import Rows
 FORMAT = "graphclust.SelfJoin"
 VERSION = 1
 _JOURNAL = "self_join.json"
+_LOCK, _PARTIAL = "self_join.lock", "self_join.tmp"
 _JOURNAL_SECONDS = 1.0
+#: The journal is written again after so many times as long as it took, on a slow disk less often than each second.
+_FLUSH_PAUSE = 20.0
 #: Resident pages of the maps are given back after this many bytes of work.
 _RELEASE_BYTES = 128 << 20
 
@@ -60,7 +66,8 @@ class JoinState:
     Parameters
     ----------
     folder : path, optional
-        Made where it is not there. None: a temporary folder, removed by ``close``.
+        Made where it is not there. None: a temporary folder, removed by ``close``. Until ``close`` no other process
+        has the folder: it waits, with a warning, and takes over what is done then.
     fingerprint : dict
         What the state belongs to, in plain types: data and parameters. A folder with another one is refused.
 
@@ -79,7 +86,7 @@ class JoinState:
             folder = self._temporary.name
         self.folder = Path(folder)
         self._arrays: dict[str, np.memmap] = {}
-        self._written = 0.0
+        self._written, self._pause = 0.0, _JOURNAL_SECONDS
         self._touched = 0
         self._journal: dict[str, Any] = {
             "format": FORMAT,
@@ -89,6 +96,7 @@ class JoinState:
             "stage": "",
             "blocks": 0,
         }
+        self._lock: FileLock | None = None
         if self._temporary is None:
             self._open(fingerprint)
 
@@ -96,14 +104,45 @@ class JoinState:
         if is_no_folder(self.folder):
             raise ValueError(f"folder={str(self.folder)!r} is a file; pass a folder")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._check(fingerprint)  # what is refused is refused without waiting
+        self._acquire()
+        try:
+            if not self._check(fingerprint):
+                self._write()
+        except BaseException:
+            self.close()
+            raise
+
+    def _acquire(self) -> None:
+        """Have the folder for this process alone; when it ends, however it does, the system gives it free."""
+        lock = FileLock(str(self.folder / _LOCK), thread_local=False)
+        try:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                warnings.warn(
+                    f"another process searches with folder={str(self.folder)!r}: waiting until it ends, to go on from "
+                    "what it found; pass another folder to search beside it",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                lock.acquire()
+        except NotImplementedError:  # a file system without locks
+            return
+        self._lock = lock
+
+    def _check(self, fingerprint: dict[str, Any]) -> bool:
+        """Take over the journal of the folder, if there is one; ValueError if it is another search's."""
         path = self.folder / _JOURNAL
         if not path.exists():
-            if any(self.folder.iterdir()):
+            own = {_LOCK, _PARTIAL}  # of a search that is about to begin
+            foreign = {entry.name for entry in self.folder.iterdir()} - own
+            # It may have begun since: nothing but these comes before the journal.
+            if foreign and not path.exists():
                 raise ValueError(
                     f"folder={str(self.folder)!r} is not empty and holds no search; pass a new or empty folder"
                 )
-            self._write()
-            return
+            return False
         try:
             journal = json.loads(path.read_text(encoding="utf-8"))
             found = journal["format"], journal["version"], journal["fingerprint"]
@@ -127,6 +166,7 @@ class JoinState:
                 "pass another folder or remove this one"
             )
         self._journal = journal
+        return True
 
     def done(self, stage: str) -> dict[str, Any] | None:
         """What ``finish`` noted about a stage, or None when it is not finished."""
@@ -134,9 +174,6 @@ class JoinState:
 
     def finish(self, stage: str, **note: Any) -> dict[str, Any]:
         """Note that a stage is done, with plain values that belong to it."""
-        for array in self._arrays.values():
-            if self._temporary is None:
-                array.flush()
         self._journal["done"][stage] = note
         self._journal["stage"], self._journal["blocks"] = "", 0
         self._write()
@@ -162,7 +199,7 @@ class JoinState:
             for number, future in enumerate(track(futures)):
                 future.result()
                 self._journal["blocks"] = first + number + 1
-                if time.monotonic() - self._written > _JOURNAL_SECONDS:
+                if time.monotonic() - self._written > self._pause:
                     self._write()
                 self._touched += block_bytes
                 if self._touched > _RELEASE_BYTES:
@@ -219,22 +256,37 @@ class JoinState:
                 base.madvise(advice)
 
     def close(self) -> None:
-        """Let go of the arrays; a temporary folder is removed."""
+        """Let go of the arrays and of the folder; a temporary one is removed."""
         self._arrays.clear()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
         if self._temporary is not None:
             self._temporary.cleanup()
 
     def _write(self) -> None:
+        """Write the journal, after what it says is done is on the disk: a power cut must not leave it ahead."""
+        start = time.monotonic()
+        if self._temporary is None:
+            self._flush()
+            self._write_journal()
         self._written = time.monotonic()
-        if self._temporary is not None:
-            return
-        path = self.folder / _JOURNAL
-        partial = path.with_suffix(".tmp")
+        self._pause = max(_JOURNAL_SECONDS, _FLUSH_PAUSE * (self._written - start))
+
+    def _flush(self) -> None:
+        for name, array in self._arrays.items():
+            if sys.platform == "linux":  # there the same, and unlike an mmap's own it lets the workers go on
+                sync(self.folder / f"{name}.npy")
+            else:
+                array.flush()
+
+    def _write_journal(self) -> None:
+        partial = self.folder / _PARTIAL
         with open(partial, "w", encoding="utf-8") as stream:
             json.dump(self._journal, stream, indent=1)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(partial, path)
+        os.replace(partial, self.folder / _JOURNAL)
 
 
 def _open(path: Path) -> np.memmap:

@@ -4,7 +4,11 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -274,7 +278,7 @@ import numpy as np
 import graphclust.graph.self_join_state as state
 from graphclust.graph import NeighborSearch
 
-state._JOURNAL_SECONDS = 0
+state._JOURNAL_SECONDS = state._FLUSH_PAUSE = 0
 run = state.JoinState.run
 
 def slow(self, stage, blocks, work, *rest):
@@ -334,6 +338,107 @@ def test_a_killed_search_goes_on_and_ends_with_the_same_table(tmp_path, stage, b
         patch.setattr(JoinState, "run", note)
         again = NeighborSearch(index="self-join").fit(x).self_neighbors(10, folder=folder)
     assert torch.equal(again[0], index) and {name for name, _ in worked} == {""}
+
+
+def test_what_the_journal_says_is_on_the_disk_before_it(tmp_path, monkeypatch):
+    """After a power cut the arrays must hold what the journal says."""
+    monkeypatch.setattr(state_module, "_JOURNAL_SECONDS", 0)
+    monkeypatch.setattr(state_module, "_FLUSH_PAUSE", 0)
+    state = JoinState(tmp_path / "state", {})
+    array = state.array("rows", (40, 3), np.float32)
+    flushed, noted = [], []
+    flush, write = state._flush, state._write_journal
+
+    def note_flush():
+        flush()
+        flushed.append(array[:, 0].copy())
+
+    def note_write():
+        noted.append((state._journal["blocks"], len(flushed)))
+        write()
+
+    monkeypatch.setattr(state, "_flush", note_flush)
+    monkeypatch.setattr(state, "_write_journal", note_write)
+    with ThreadPoolExecutor(1) as pool:
+        state.run("copy", 40, lambda block: array.__setitem__(block, block + 1.0), pool, iter)
+    state.finish("copy")
+    state.close()
+    assert noted[-1][0] == 0 and max(noted)[0] > 0
+    for number, (blocks, flushes) in enumerate(noted):
+        assert flushes == number + 1
+        np.testing.assert_array_equal(flushed[number][:blocks], np.arange(blocks) + 1.0)
+
+
+def test_flushing_writes_every_array(tmp_path, monkeypatch):
+    state = JoinState(tmp_path / "state", {})
+    state.keep("rows", np.ones(3))
+    state.keep("index", np.ones(3))
+    synced = []
+    monkeypatch.setattr(state_module, "sync", synced.append)
+    monkeypatch.setattr(np.memmap, "flush", lambda array: synced.append(Path(array.filename)))
+    state._flush()
+    state.close()
+    assert {path.name for path in synced} == {"rows.npy", "index.npy"}
+
+
+def test_two_searches_share_a_folder_one_after_the_other(tmp_path, monkeypatch):
+    """The second waits, and has nothing left to do but the last step."""
+    x = blobs(2000)
+    expected = NeighborSearch(index="self-join").fit(x).self_neighbors(5)
+    first_has_it, second_waits = threading.Event(), threading.Event()
+    run, stages = JoinState.run, []
+
+    def note(self, stage, *rest):
+        stages.append((threading.get_ident(), stage))
+        first_has_it.set()
+        assert second_waits.wait(60)
+        run(self, stage, *rest)
+
+    def warned(message, *_, **__):
+        assert "waiting until it ends" in message
+        second_waits.set()
+
+    def search():
+        found = NeighborSearch(index="self-join").fit(x).self_neighbors(5, folder=tmp_path / "state")
+        return threading.get_ident(), found
+
+    monkeypatch.setattr(JoinState, "run", note)
+    monkeypatch.setattr(state_module, "warnings", SimpleNamespace(warn=warned))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(search)
+        assert first_has_it.wait(60)
+        second = pool.submit(search)
+        (one, found), (other, taken) = first.result(), second.result()
+    for result in (found, taken):
+        assert torch.equal(result[0], expected[0]) and torch.equal(result[1], expected[1])
+    assert {stage for thread, stage in stages if thread == one} > {""}
+    assert {stage for thread, stage in stages if thread == other} == {""}
+
+
+def test_a_folder_in_use_by_another_search_is_refused_at_once(tmp_path):
+    state = JoinState(tmp_path / "state", {"data": "a"})
+    with pytest.raises(ValueError, match="holds a search of other data"):
+        JoinState(tmp_path / "state", {"data": "b"})
+    state.close()
+    JoinState(tmp_path / "state", {"data": "a"}).close()
+
+
+def test_a_search_that_fails_lets_go_of_its_folder(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JoinState, "_write_journal", fail)
+        with pytest.raises(RuntimeError, match="broken") as first:  # while it is kept, so are its frames
+            JoinState(tmp_path / "state", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(JoinState, "finish", fail)
+        with pytest.raises(RuntimeError, match="broken") as second:
+            NeighborSearch(index="self-join").fit(blobs(500)).self_neighbors(5, folder=tmp_path / "other")
+    monkeypatch.setattr(state_module, "warnings", SimpleNamespace(warn=fail))
+    JoinState(tmp_path / "state", {}).close()
+    NeighborSearch(index="self-join").fit(blobs(500)).self_neighbors(5, folder=tmp_path / "other")
+    assert first.value is not second.value
 
 
 def test_a_folder_of_something_else_is_refused_and_kept(tmp_path):
