@@ -266,6 +266,13 @@ def test_curves_of_a_square_number_of_points_are_no_pictures(digits: tuple[np.nd
     assert suitable_method(waves) == "ConsensusClustering"
     assert suitable_method(generator.normal(size=(200, 64)).cumsum(axis=1)) == "ConsensusClustering"
     assert suitable_method(np.repeat(generator.normal(size=(200, 5)), 20, axis=1)) == "ConsensusClustering"
+    # With a period of one row: seven weeks, a year of months, days of hours.
+    for side in (5, 7, 12, 24):
+        time = np.arange(side * side) / side
+        forms = np.stack([np.sin(2 * np.pi * time), np.sign(np.sin(2 * np.pi * time)), 2 * (time % 1) - 1])
+        for noise in (0.1, 0.3, 0.6):
+            periods = forms[generator.integers(0, 3, 300)] + generator.normal(size=(300, side * side)) * noise
+            assert suitable_method(periods) == "ConsensusClustering"
     assert suitable_method(digits[0]) == "LearnedGraphClustering"
 
 
