@@ -31,10 +31,10 @@ _FIRST = 3
 
 
 class _Split(NamedTuple):
-    """Columns [d / 2] and weights [N, N] of both halves, and the samples that are compared."""
+    """Columns [d / 2] of both halves, edges of the first [E / 2], and the samples that are compared."""
 
     columns: tuple[NDArray[np.int64], NDArray[np.int64]]
-    weights: tuple[sp.csr_matrix, sp.csr_matrix]
+    chosen: NDArray[np.bool_]
     rows: NDArray[np.int64]
 
 
@@ -72,8 +72,9 @@ class Replication:
         self.x: Any = sp.csr_matrix(x) if np.count_nonzero(x) <= _DENSITY * x.size else x
         self.seed = seed
         self.n_splits = n_splits
-        generator = np.random.default_rng(seed)
-        self._splits = [_split(x.shape, weights, generator) for _ in range(n_splits)]
+        self._edges = sp.triu(weights, 1).tocoo()
+        self._generator = np.random.default_rng(seed)
+        self._splits: list[_Split] = []
         self._codes: dict[tuple[str, int, int], NDArray[np.float32]] = {}
         self._agreements: dict[tuple[str, int, int], float] = {}
 
@@ -84,8 +85,14 @@ class Replication:
 
     @property
     def n_compared(self) -> int:
-        """Nodes whose clusters are compared, in the split that has fewest."""
-        return min(len(split.rows) for split in self._splits)
+        """Nodes whose clusters are compared, in the first split; the others hardly differ."""
+        return len(self._split(0).rows)
+
+    def _split(self, i: int) -> _Split:
+        """Split i, drawn after those before it."""
+        while len(self._splits) <= i:
+            self._splits.append(_split(self.x.shape, self._edges, self._generator))
+        return self._splits[i]
 
     def _is_read(self, view: str, n_clusters: int) -> bool:
         return view != "edges" or self.x.shape[0] * n_clusters**2 <= _LARGEST_SEARCH
@@ -177,39 +184,50 @@ class Replication:
         known = self._codes.get(key)
         if known is not None and (view != "edges" or known.shape[1] >= n_clusters):
             return known
-        split = self._splits[i]
+        split = self._split(i)
         if view == "edges":
-            codes = spectral_positions(split.weights[half], n_clusters, seed=self.seed)[split.rows]
-        else:
-            x = self.x[:, split.columns[half]]
-            if view == "both":
-                a = propagation(split.weights[half])
-                for _ in range(_HOPS - 1):
-                    x = a @ x
-                x = a[split.rows] @ x
-            else:
-                x = x[split.rows]
+            weights = _half_weights(self._edges, split.chosen, half)
+            codes = spectral_positions(weights, n_clusters, seed=self.seed)[split.rows]
+        elif view == "both":
+            # Of the propagated features only the rows that are compared are read, and what these depend on.
+            a = propagation(_half_weights(self._edges, split.chosen, half))
+            parts, rows = [], split.rows
+            for _ in range(_HOPS):
+                some = a[rows]
+                rows, position = np.unique(some.indices, return_inverse=True)
+                shape = (some.shape[0], len(rows))
+                parts.append(sp.csr_matrix((some.data, position, some.indptr), shape=shape))
+            x = self.x[rows][:, split.columns[half]]
+            for part in parts[::-1]:
+                x = part @ x
             codes = _principal(x, self.seed)
+        else:
+            codes = _principal(self.x[split.rows][:, split.columns[half]], self.seed)
         self._codes[key] = codes
         return codes
 
 
-def _split(shape: tuple[int, int], weights: sp.csr_matrix, generator: np.random.Generator) -> _Split:
-    """Columns and edges in two random halves."""
+def _split(shape: tuple[int, int], edges: sp.coo_matrix, generator: np.random.Generator) -> _Split:
+    """Columns and edges (each named once) in two random halves."""
     n, d = shape
     columns = generator.permutation(d)
     middle = d // 2
-    edges = sp.triu(weights, 1).tocoo()
     chosen = generator.random(edges.nnz) < 0.5
-    halves = []
-    for some in (chosen, ~chosen):
-        half = sp.coo_matrix((edges.data[some], (edges.row[some], edges.col[some])), shape=(n, n)).tocsr()
-        halves.append((half + half.T).tocsr())
     # Where a half has no edge, its clusters are those of isolated nodes, which come again with every split.
-    rows = np.flatnonzero((np.diff(halves[0].indptr) > 0) & (np.diff(halves[1].indptr) > 0))
+    joined = [np.zeros(n, dtype=bool) for _ in range(2)]
+    for nodes, some in zip(joined, (chosen, ~chosen), strict=True):
+        nodes[edges.row[some]] = nodes[edges.col[some]] = True
+    rows = np.flatnonzero(joined[0] & joined[1])
     if len(rows) > _ROWS:
         rows = np.sort(generator.choice(rows, _ROWS, replace=False))
-    return _Split((columns[:middle], columns[middle:]), (halves[0], halves[1]), rows)
+    return _Split((columns[:middle], columns[middle:]), chosen, rows)
+
+
+def _half_weights(edges: sp.coo_matrix, chosen: NDArray[np.bool_], half: int) -> sp.csr_matrix:
+    """Symmetric weights [N, N] of the chosen edges for half 0, of the others for half 1; made when they are read."""
+    some = chosen if half == 0 else ~chosen
+    one = sp.coo_matrix((edges.data[some], (edges.row[some], edges.col[some])), shape=edges.shape).tocsr()
+    return (one + one.T).tocsr()
 
 
 def propagation(weights: sp.csr_matrix) -> sp.csr_matrix:
