@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 from graphclust._checks import check_choice, check_count
+from graphclust._refits import all_or_nothing
 from graphclust.graph.sample_graph import SampleGraph
 from graphclust.graph.search import NeighborSearch
 
@@ -70,18 +71,19 @@ class FaissNeighbors(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def fit(self, X: Any, y: Any = None) -> FaissNeighbors:
         """Take the samples [N, d] among which neighbours are searched; ``y`` is ignored."""
-        X = self._validate(X, reset=True)
-        check_count(self.n_neighbors, "n_neighbors")
-        check_choice(self.mode, "mode", _MODES)
-        self.search_ = NeighborSearch(
-            self.metric,
-            p=self.p,
-            index=self.index,
-            recall=self.recall,
-            device=self.device,
-            random_state=self.random_state,
-        ).fit(X)
-        self.n_samples_fit_ = self._n_features_out = X.shape[0]
+        with all_or_nothing(self):
+            X = self._validate(X, reset=True)
+            check_count(self.n_neighbors, "n_neighbors")
+            check_choice(self.mode, "mode", _MODES)
+            self.search_ = NeighborSearch(
+                self.metric,
+                p=self.p,
+                index=self.index,
+                recall=self.recall,
+                device=self.device,
+                random_state=self.random_state,
+            ).fit(X)
+            self.n_samples_fit_ = self._n_features_out = X.shape[0]
         return self
 
     def transform(self, X: Any) -> csr_matrix:

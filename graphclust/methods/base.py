@@ -22,6 +22,7 @@ from torch_geometric.data import Data
 from graphclust._checks import check_choice, check_count, check_device
 from graphclust._files import is_no_folder
 from graphclust._random import private_randomness
+from graphclust._refits import all_or_nothing
 from graphclust.graph.storage import checksum
 from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
@@ -171,43 +172,45 @@ class DeepClusterer(
         Returns
         -------
         self
+            A fit that is refused or interrupted leaves it as it was.
         """
-        self._check_parameters()
-        seed = draw_seed(self.random_state)
-        trainer = Trainer(
-            seed=seed,
-            device=self.device,
-            precision=self.precision,
-            checkpoint=self.checkpoint,
-            verbose=self.verbose,
-        )
-        seed = trainer.seed  # of several processes, the first's
-        graph = self._data_of(X)
-        n_features = graph.x.shape[1]
-        self.n_clusters_ = choose_n_clusters(self.n_clusters, self._counted(graph), seed)
-        if self.n_clusters == "auto" and self.n_clusters_ == 1:
-            warn_of_one_cluster(len(graph.x))
-        with private_randomness(seed):
-            model = self._build(n_features)
-            model.scale.fit(graph.x, self.scale)
-        source = self._source(graph, trainer.device, seed)
-        model.to(trainer.device)
-        memory: dict[str, Tensor] = {}
-        stages = self._stages(model, source, memory)
-        fingerprint = self._fingerprint(graph, seed)
-        if any(callable(value) for value in self.get_params(deep=False).values()):
-            fingerprint["network"] = repr(model)  # two functions may have one name
-        self.history_ = trainer.fit(model, stages, source, memory=memory, fingerprint=fingerprint)
-        self.model_ = model.eval()
-        self.n_features_in_ = n_features
-        self._take_results(source)
-        self._take_copies_alike()
-        warn_of_equal_samples(graph.x, X)
-        warn_of_empty_clusters(
-            self.labels_,
-            self.n_clusters_,
-            "the data may have fewer distinct groups, or training was too short, too long or too fast",
-        )
+        with all_or_nothing(self):
+            self._check_parameters()
+            seed = draw_seed(self.random_state)
+            trainer = Trainer(
+                seed=seed,
+                device=self.device,
+                precision=self.precision,
+                checkpoint=self.checkpoint,
+                verbose=self.verbose,
+            )
+            seed = trainer.seed  # of several processes, the first's
+            graph = self._data_of(X)
+            n_features = graph.x.shape[1]
+            self.n_clusters_ = choose_n_clusters(self.n_clusters, self._counted(graph), seed)
+            if self.n_clusters == "auto" and self.n_clusters_ == 1:
+                warn_of_one_cluster(len(graph.x))
+            with private_randomness(seed):
+                model = self._build(n_features)
+                model.scale.fit(graph.x, self.scale)
+            source = self._source(graph, trainer.device, seed)
+            model.to(trainer.device)
+            memory: dict[str, Tensor] = {}
+            stages = self._stages(model, source, memory)
+            fingerprint = self._fingerprint(graph, seed)
+            if any(callable(value) for value in self.get_params(deep=False).values()):
+                fingerprint["network"] = repr(model)  # two functions may have one name
+            self.history_ = trainer.fit(model, stages, source, memory=memory, fingerprint=fingerprint)
+            self.model_ = model.eval()
+            self.n_features_in_ = n_features
+            self._take_results(source)
+            self._take_copies_alike()
+            warn_of_equal_samples(graph.x, X)
+            warn_of_empty_clusters(
+                self.labels_,
+                self.n_clusters_,
+                "the data may have fewer distinct groups, or training was too short, too long or too fast",
+            )
         return self
 
     def _data_of(self, X: Input) -> Data:

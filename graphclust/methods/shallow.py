@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from graphclust._refits import all_or_nothing
 from graphclust.methods.base import draw_seed
 from graphclust.methods.documented import Documented
 from graphclust.methods.files import (
@@ -91,20 +92,24 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
         Returns
         -------
         self
+            A fit that is refused or interrupted leaves it as it was.
         """
-        self._check_parameters()
-        x = self._data_of(X)
-        seed = draw_seed(self.random_state)
-        if self.n_clusters is not None:
-            self.n_clusters_ = self._choose_n_clusters(x, seed)
-            if self.n_clusters == "auto" and self.n_clusters_ == 1:
-                warn_of_one_cluster(len(x))
-        self.n_features_in_ = x.shape[1]
-        self._fit(x.float().cpu().numpy(), seed)
-        warn_of_equal_samples(x, X)
-        warn_of_empty_clusters(
-            self.labels_, self.n_clusters_, "the data may have fewer distinct samples; ask for fewer clusters"
-        )
+        with all_or_nothing(self):
+            self._check_parameters()
+            x = self._data_of(X)
+            seed = draw_seed(self.random_state)
+            if self.n_clusters is not None:
+                self.n_clusters_ = self._choose_n_clusters(x, seed)
+                if self.n_clusters == "auto" and self.n_clusters_ == 1:
+                    warn_of_one_cluster(len(x))
+            self.n_features_in_ = x.shape[1]
+            self._fit(x.float().cpu().numpy(), seed)
+            warn_of_equal_samples(x, X)
+            warn_of_empty_clusters(
+                self.labels_,
+                self.n_clusters_,
+                "the data may have fewer distinct samples; ask for fewer clusters",
+            )
         return self
 
     def _choose_n_clusters(self, x: Tensor, seed: int) -> int:
