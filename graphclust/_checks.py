@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphclust._messages import nearest, shown
+
 #: Feature types that are kept as they are. Everything else is converted to float32.
 KEPT_DTYPES = (torch.float32, torch.float16, torch.uint8)
 
@@ -189,14 +191,22 @@ def check_edges_are_read(data: Any) -> None:
 def check_choice(value: Any, name: str, choices: Sequence[str]) -> str:
     """Return ``value`` when it is one of ``choices``, else raise a ValueError that lists them."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(repr, choices))}")
+        near = nearest(value, choices) if isinstance(value, str) else None
+        raise ValueError(
+            f"{name}={shown(value)} is not known; choose one of {', '.join(map(repr, choices))}"
+            + (f" (did you mean {near!r}?)" if near else "")
+        )
     return value
 
 
 def check_count(value: Any, name: str, minimum: int = 1, maximum: int | None = None, remedy: str = "") -> int:
     """Return ``value`` as an int when it is a whole number in [minimum, maximum], else raise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}={value!r} has type {type(value).__name__}; pass a whole number")
+        whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
+        raise TypeError(
+            f"{name}={shown(value)} has type {type(value).__name__}; pass "
+            + (f"{int(value)}" if whole else "a whole number")
+        )
     count = int(value)
     if count < minimum or (maximum is not None and count > maximum):
         bound = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
@@ -215,7 +225,7 @@ def check_number(
 ) -> float:
     """Return ``value`` as a float when it is a real number in [low, high] (``open_low``: above low), else raise."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name}={value!r} has type {type(value).__name__}; pass a number")
+        raise TypeError(f"{name}={shown(value)} has type {type(value).__name__}; pass a number")
     number = float(value)
     if math.isnan(number) or number > high or number < low or (open_low and number == low):
         bounds = [f"{'above' if open_low else 'at least'} {low:g}"] if low > -math.inf else []
@@ -244,7 +254,9 @@ def check_device(device: Any) -> torch.device | None:
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device={device!r} is not a torch device; use 'cpu', 'cuda' or 'cuda:0'") from error
+        raise ValueError(
+            f"device={shown(device)} is not a torch device; use 'cpu', 'cuda' or 'cuda:0'"
+        ) from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device={str(device)!r}, but torch finds no CUDA device; use device='cpu' or None")
     return found

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from graphclust._checks import sample_rows
+from graphclust._messages import meant, shown, unknown_parameters
 from graphclust.datasets import Dataset
 from graphclust.graph import SampleGraph
 from graphclust.methods import METHODS
@@ -23,7 +24,7 @@ _READING = ("features", "size", "resize", "mirror", "column", "cache", "workers"
 
 def cluster(
     data: Any,
-    n_clusters: int | None = None,
+    n_clusters: int | str | None = None,
     *,
     method: Any = "auto",
     random_state: Any = 0,
@@ -50,8 +51,8 @@ def cluster(
     data : array, tensor, SampleGraph, PyG Data, path, list of paths, or what `graphclust.images.read_images` takes;
         or a data set of `graphclust.datasets.load`
         Features [N, d], images [N, H, W], [N, H, W, C] or [N, C, H, W], samples with edges, a folder of images.
-    n_clusters : int or None
-        K; None lets the method estimate it, with a warning where it finds no groups: by borders
+    n_clusters : int, "auto" or None
+        K; "auto" or None lets the method estimate it, with a warning where it finds no groups: by borders
         (`graphclust.estimate_n_clusters`), of vectors also by separation (`ConsensusClustering`), which finds
         clusters of few samples that no border shows.
     method : str or class, default="auto"
@@ -97,7 +98,7 @@ def cluster(
     unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:
         raise TypeError(
-            f"{name} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+            unknown_parameters(name, unknown, known)
             + ("; method= names another one" if method == "auto" else "")
         )
     parameters = {**few_samples(METHODS[name], data), **parameters}
@@ -236,9 +237,18 @@ def _height_and_width(images: Any) -> tuple[int, int]:
 def _by_name(method: Any) -> str:
     if isinstance(method, type) and method in METHODS.values():
         return method.__name__
+    if type(method) in METHODS.values():
+        name = type(method).__name__
+        raise TypeError(
+            f"method={shown(method)} is an instance: pass the class or its name, method={name!r}, and its parameters "
+            "beside it"
+        )
     known = {name.lower(): name for name in METHODS}
     if not isinstance(method, str) or method.lower() not in known:
-        raise ValueError(f"method={method!r} is unknown: use 'auto' or one of {', '.join(METHODS)}")
+        hint = meant(method, METHODS) if isinstance(method, str) else ""
+        raise ValueError(
+            f"method={shown(method)} is unknown: {hint}Use 'auto' or one of {', '.join(METHODS)}"
+        )
     return known[method.lower()]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import networkx
@@ -140,6 +141,56 @@ def test_unknown_parameter_names_the_known_ones() -> None:
         graphclust.cluster(X, 3, epochs=3)
 
 
+def test_names_that_were_probably_meant() -> None:
+    with pytest.raises(
+        ValueError, match=r"method='kmean' is unknown: did you mean KMeans\? Use 'auto' or one of"
+    ):
+        graphclust.cluster(X, method="kmean")
+    with pytest.raises(
+        TypeError, match=r"no parameter 'n_neighbor' \(did you mean 'n_neighbors'\?\); it has"
+    ):
+        graphclust.cluster(X, 3, n_neighbor=4)
+    with pytest.raises(ValueError, match=r"metric='euclid' is not known.*\(did you mean 'euclidean'\?\)"):
+        graphclust.cluster(X, 3, metric="euclid")
+    with pytest.raises(
+        TypeError, match="is an instance: pass the class or its name, method='KMeans', and its"
+    ):
+        graphclust.cluster(X, method=graphclust.KMeans(3))
+
+
+def test_long_values_are_not_printed_whole() -> None:
+    y = np.arange(150) % 3
+    with pytest.raises(
+        TypeError, match=r"^n_clusters=<ndarray of shape \[150\]> has type ndarray; pass a whole"
+    ):
+        graphclust.cluster(X, y)
+    for name in ("random_state", "n_runs", "metric", "method"):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            graphclust.cluster(X, 3, **{name: list(range(1000))})
+        assert len(str(caught.value)) < 800 and "0, 1, 2" in str(caught.value), name
+    with pytest.raises(TypeError, match=r"n_clusters=2\.0 has type float; pass 2$"):
+        graphclust.cluster(X, 2.0)
+
+
+def test_one_cluster_needs_no_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("graphclust.methods.consensus.scaling_runs", None)  # not called
+    model = graphclust.cluster(X, 1)
+    assert not model.labels_.any() and model.tree_.shape == (0, 4)
+    np.testing.assert_array_equal(model.probabilities_, np.ones((150, 1)))
+    read = graphclust.load(model.save(tmp_path / "model"))
+    for one in (model, read):
+        np.testing.assert_array_equal(one.predict_proba(X[:9] + 1), np.ones((9, 1)))
+        assert not one.cut(1).any()
+
+
+@pytest.mark.parametrize("method", ["ConsensusClustering", "KMeans", "AEKMeans"])
+def test_equal_samples_are_told_once(method: str) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        graphclust.cluster(np.ones((40, 5)), method=method)
+    assert ["all 40 samples of X are equal" in str(warning.message) for warning in said] == [True]
+
+
 def test_a_method_by_its_class() -> None:
     assert type(graphclust.cluster(X, 3, method=graphclust.KMeans)) is graphclust.KMeans
 
@@ -219,7 +270,7 @@ def test_equal_pictures_are_one_cluster_without_a_word_of_arithmetic() -> None:
     pictures = np.full((30, 20, 20), 90, np.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        with pytest.warns(UserWarning, match="all 30 samples are in one cluster"):
+        with pytest.warns(UserWarning, match="all 30 samples of X are equal"):
             assert not graphclust.cluster(pictures, epochs=2, splits=1).labels_.any()
         with pytest.raises(ValueError, match="all samples are equal"):
             graphclust.cluster(pictures, 3, epochs=2, splits=1)

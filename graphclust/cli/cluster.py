@@ -208,6 +208,7 @@ def _parse_epsilon(text: str) -> float | str | list[float]:
 
 def _estimator(method: str, parameters: dict[str, Any], data: Any = None) -> Any:
     """The estimator of that name with those parameters; ValueError for a name or a parameter that it lacks."""
+    from graphclust._messages import unknown_parameters
     from graphclust.clustering import few_samples, suitable_method
     from graphclust.comparison import find_method
 
@@ -218,7 +219,7 @@ def _estimator(method: str, parameters: dict[str, Any], data: Any = None) -> Any
     unknown = [name for name in parameters if name not in known]
     if unknown:
         raise ValueError(
-            f"{chosen.__name__} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
+            unknown_parameters(chosen.__name__, unknown, known)
             + ("; --method names another one" if method == "auto" else "")
         )
     return chosen(**{**few_samples(chosen, data), **parameters})

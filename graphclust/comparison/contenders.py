@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import inspect
 import json
@@ -13,6 +12,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from graphclust import __version__
+from graphclust._messages import meant
 from graphclust.methods import METHODS
 from graphclust.methods.files import plain_parameters
 
@@ -69,9 +69,9 @@ def find_method(name: str) -> Any:
     by_lower = {known.lower(): method for known, method in METHODS.items()}
     if str(name).lower() in by_lower:
         return by_lower[str(name).lower()]
-    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    hint = f"did you mean {by_lower[near[0]].__name__}? " if near else ""
-    raise ValueError(f"there is no method {name!r}: {hint}The methods are {', '.join(METHODS)}")
+    raise ValueError(
+        f"there is no method {name!r}: {meant(name, METHODS)}The methods are {', '.join(METHODS)}"
+    )
 
 
 def contenders(methods: Any, n_clusters: int, parameters: Mapping[str, Any] | None = None) -> list[Contender]:

@@ -21,6 +21,7 @@ from torch_geometric.data import Data
 
 from graphclust._checks import check_choice, check_count, check_device
 from graphclust._files import is_no_folder
+from graphclust._messages import shown
 from graphclust._random import private_randomness
 from graphclust._refits import all_or_nothing
 from graphclust.graph.storage import checksum
@@ -189,7 +190,7 @@ class DeepClusterer(
             n_features = graph.x.shape[1]
             self.n_clusters_ = choose_n_clusters(self.n_clusters, self._counted(graph), seed)
             if self.n_clusters == "auto" and self.n_clusters_ == 1:
-                warn_of_one_cluster(len(graph.x))
+                warn_of_one_cluster(graph.x, X)
             with private_randomness(seed):
                 model = self._build(n_features)
                 model.scale.fit(graph.x, self.scale)
@@ -406,7 +407,7 @@ def draw_seed(random_state: Any) -> int:
         source = np.random.RandomState() if random_state is None else check_random_state(random_state)
     except ValueError as error:
         raise ValueError(
-            f"random_state={random_state!r} must be a whole number from 0 to 4294967295, a numpy.random.RandomState or "
-            "None; of a Generator pass a number that it draws, int(rng.integers(2**31))"
+            f"random_state={shown(random_state)} must be a whole number from 0 to 4294967295, a "
+            "numpy.random.RandomState or None; of a Generator pass a number that it draws, int(rng.integers(2**31))"
         ) from error
     return int(source.randint(2**31 - 1))

@@ -133,6 +133,7 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     tree_ : ndarray [P - 1, 4]
         Merges of the parts of the last step (for many samples: of as many groups as parts are asked for). Groups below
         0.3 N / K samples (or a smaller share, see 3.) are no clusters of their own in `labels_`, as they are in `cut`.
+        Of one cluster there are no parts: the tree is one leaf.
 
     Examples
     --------
@@ -211,6 +212,12 @@ class ConsensusClustering(Tree, ShallowGraphClusterer):
     def _fit(self, x: NDArray[np.float32], seed: int) -> None:
         for name in ("_mixture", "_projection"):
             self.__dict__.pop(name, None)
+        if self.n_clusters_ == 1:  # whatever the runs say
+            self.__dict__.pop("_linked", None)
+            self._set_tree(np.empty((0, 4)), np.zeros(len(x)))
+            self.labels_ = np.zeros(len(x), np.int64)
+            self.probabilities_ = np.ones((len(x), 1), np.float32)
+            return
         scaled = self.graph_.x if self._attaches() else torch.from_numpy(x)
         if self._is_large(len(x)):
             self._fit_large(scaled, seed)

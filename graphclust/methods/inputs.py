@@ -85,10 +85,15 @@ def check_enough_samples(n_clusters: int | str | None, n_samples: int) -> None:
         )
 
 
-def warn_of_one_cluster(n_samples: int) -> None:
-    """Said where K was estimated as 1: whatever a method then learns, all samples have the same label."""
+def warn_of_one_cluster(x: Tensor, X: Any) -> None:
+    """Said where K was estimated as 1: whatever a method then learns, all samples have the same label.
+
+    Of equal samples `warn_of_equal_samples` says all that there is to say.
+    """
+    if _are_equal(x, X):
+        return
     warnings.warn(
-        f"all {n_samples:,} samples are in one cluster: no border between groups is clear enough to be told from "
+        f"all {len(x):,} samples are in one cluster: no border between groups is clear enough to be told from "
         "chance, as often where samples are few; give n_clusters if you know it",
         stacklevel=3,
     )
@@ -96,11 +101,16 @@ def warn_of_one_cluster(n_samples: int) -> None:
 
 def warn_of_equal_samples(x: Tensor, X: Any) -> None:
     """Said of features [N, d] that are all the same, unless X is a graph, whose edges may tell clusters."""
-    if isinstance(X, Data) or any(bool((b != x[0]).any()) for b in x.split(max(1, _BLOCK // x.shape[1]))):
+    if not _are_equal(x, X):
         return
     warnings.warn(
         f"all {len(x):,} samples of X are equal: whatever the labels say, there are no clusters", stacklevel=3
     )
+
+
+def _are_equal(x: Tensor, X: Any) -> bool:
+    blocks = x.split(max(1, _BLOCK // x.shape[1]))
+    return not isinstance(X, Data) and not any(bool((block != x[0]).any()) for block in blocks)
 
 
 def warn_of_empty_clusters(labels: NDArray[np.int64], n_clusters: int, why: str) -> None:

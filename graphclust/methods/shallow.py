@@ -101,7 +101,7 @@ class ShallowClusterer(Documented, ClusterMixin, BaseEstimator, ABC):
             if self.n_clusters is not None:
                 self.n_clusters_ = self._choose_n_clusters(x, seed)
                 if self.n_clusters == "auto" and self.n_clusters_ == 1:
-                    warn_of_one_cluster(len(x))
+                    warn_of_one_cluster(x, X)
             self.n_features_in_ = x.shape[1]
             self._fit(x.float().cpu().numpy(), seed)
             warn_of_equal_samples(x, X)
