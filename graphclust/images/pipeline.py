@@ -121,7 +121,7 @@ def encode_all(
         )
         error.skipped = opened.skipped
         raise error
-    progress.finish(len(opened.skipped))
+    progress.finish(len(items), len(opened.skipped))
     return Encoded(_stack([store[digest] for digest in digests]), items, seconds)
 
 

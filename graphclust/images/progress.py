@@ -64,9 +64,9 @@ class ImageProgress:
             line = f"{self.title}: {self.done:,} of {self.total:,}, {rate}, {left:.0f} s left"
             self.console.print(line, soft_wrap=True, markup=False)
 
-    def finish(self, n_skipped: int) -> None:
-        """One line of what was done, and how fast."""
+    def finish(self, n_read: int, n_skipped: int) -> None:
+        """One line of what was read and left out, and how fast; not all that was left out was looked into."""
         line = (
-            f"{self.title}: {self.done:,} in {self.seconds:.1f} s, {self.done / self.seconds:,.1f} images/s"
+            f"{self.title}: {n_read:,} read in {self.seconds:.1f} s, {self.done / self.seconds:,.1f} images/s"
         )
         self.console.print(f"{line}, {n_skipped:,} skipped", soft_wrap=True, markup=False)

@@ -393,7 +393,8 @@ def test_tiny_files_are_decoded_by_one_thread(
 def test_progress_says_how_fast_and_how_long(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = read_images(photos, mean_colour, verbose=True, cache=None)
     assert isinstance(images, Images)
-    assert "images/s, 5 skipped" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f": {len(images)} read in " in said and "images/s, 5 skipped" in said
     read_images(photos, mean_colour, cache=None)
     assert capsys.readouterr().err == ""
 
