@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from graphclust.cli._app import Debug, Overwrite, Quiet, app, plain_messages
 from graphclust.cli._images import print_skipped, write_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Folder = Annotated[
     Path, typer.Argument(metavar="RESULT", help="Folder that `graphclust cluster` wrote from images.")
@@ -33,18 +37,34 @@ def _check_out(out: Path | None, overwrite: bool) -> None:
 def search(
     result: Folder,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to find the like of.")],
-    k: Annotated[int, typer.Option("-k", help="Images to find for each.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Images to find for each, beside itself.")] = 10,
     out: Out = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find the images of RESULT that are most like others; nothing is learnt or changed."""
+    """Find the images of RESULT that are most like others, without these themselves; nothing is learnt or changed."""
     with plain_messages(debug, quiet):
         _check_out(out, overwrite)
+        if k < 1:
+            raise ValueError(f"-k is {k}, it must be at least 1")
         from graphclust.results import Result
 
-        write_table(Result.open(result).search([str(image) for image in images], k), out, quiet=quiet)
+        found = Result.open(result).search([str(image) for image in images], k + 1)
+        write_table(_others(found, k), out, quiet=quiet)
+
+
+def _others(found: DataFrame, k: int) -> DataFrame:
+    """The first k hits of each query without the query itself, where it is an image of the result."""
+    is_other = [
+        os.path.realpath(path) != os.path.realpath(query)
+        for path, query in zip(found["path"], found["query"], strict=True)
+    ]
+    others = found.loc[is_other]
+    # A query that was named twice is searched for twice: its hits begin anew at rank 1.
+    number = (found["rank"] == 1).cumsum()[others.index]
+    others = others.assign(rank=others.groupby(number).cumcount() + 1)
+    return others[others["rank"] <= k]
 
 
 @app.command()

@@ -470,8 +470,15 @@ def test_report_is_written(written: Path, tmp_path: Path) -> None:
 
 def test_search_duplicates_outliers(written: Path, photos: Path, tmp_path: Path) -> None:
     found = pd.read_csv(io.StringIO(run("search", written, photos / "kind0" / "03.png", "-k", 3)))
-    assert found["distance"].tolist()[:2] == [0, 0]
-    assert len(found) == 3
+    assert found["distance"].tolist()[0] == 0 < found["distance"].tolist()[1]  # its copy, and not itself
+    assert found["rank"].tolist() == [1, 2, 3]
+    assert str(photos / "kind0" / "03.png") not in found["path"].tolist()
+    both = [photos / "kind0" / "03.png", photos / "kind1" / "02.png", photos / "kind0" / "03.png"]
+    several = pd.read_csv(io.StringIO(run("search", written, *both, "-k", 3)))
+    assert several["rank"].tolist() == [1, 2, 3] * 3
+    pd.testing.assert_frame_equal(several.iloc[:3], found)
+    every = pd.read_csv(io.StringIO(run("search", written, both[0], "-k", 1000)))
+    assert len(every) == len(Result.open(written).labels) - 1
     run("duplicates", written, "--out", tmp_path / "d.csv")
     assert pd.read_csv(tmp_path / "d.csv")["group"].tolist() == [0, 0]
     assert len(pd.read_csv(io.StringIO(run("outliers", written, "-n", 5)))) == 5
