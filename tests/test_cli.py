@@ -440,6 +440,46 @@ class TestCluster:
         run("cluster", npy, "-k", 5, "-o", out, "--overwrite", *SMALL)
         assert {child.name for child in out.iterdir()} == {"labels.csv", "model", "overview.png"}
 
+    def test_what_cannot_be_replaced_is_told_before_the_work(
+        self, npy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(graphclust.KMeans, "fit", None)  # not called
+        command = ("cluster", npy, "-k", 5, "--method", "kmeans", "--overwrite", "-o")
+        (tmp_path / "out" / "model").mkdir(parents=True)
+        (tmp_path / "out" / "labels.csv").write_text("of an earlier run")
+        (tmp_path / "out" / "model" / "mine.txt").write_text("precious")
+        assert "holds other files (mine.txt)" in refused(*command, tmp_path / "out")
+        assert (tmp_path / "out" / "labels.csv").read_text() == "of an earlier run"
+        (tmp_path / "other" / "overview.png").mkdir(parents=True)
+        assert "overview.png is a folder where a file" in refused(*command, tmp_path / "other")
+
+    @pytest.mark.parametrize(
+        ("place", "said"),
+        [
+            ("graphclust.KMeans._fit", "nothing was saved\n"),
+            (
+                "graphclust.methods.base.Trainer.fit",
+                "nothing was saved: add --set checkpoint=FOLDER to go on from",
+            ),
+            ("graphclust.methods.base.Trainer.fit", "nothing was saved yet: the first checkpoint in "),
+            ("graphclust.DEC._start", "the same command goes on from "),  # after pretraining, which is kept
+        ],
+    )
+    def test_an_interrupt_says_what_is_kept(
+        self, place: str, said: str, npy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_: Any, **__: Any) -> Any:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(place, interrupt)
+        options = ["--method", "kmeans"]
+        if "KMeans" not in place:
+            options = ["--method", "dec", *SMALL[2:8]]
+            options += [] if "add" in said else ["--set", f"checkpoint={tmp_path / 'kept'}"]
+        result = run("cluster", npy, "-k", 5, "-o", tmp_path / "out", *options, code=130)
+        assert f"interrupted; {said}" in result.stderr
+        assert not (tmp_path / "out").exists()
+
     def test_warnings_are_a_line_each(self, tmp_path: Path) -> None:
         x = np.ones((30, 4), dtype=np.float32)
         x[0] = 0  # has no direction, so no cosine distance

@@ -82,7 +82,10 @@ def _root(
 
 @contextmanager
 def plain_messages(debug: bool, quiet: bool) -> Iterator[None]:
-    """Errors end with one red line and exit code 2, warnings are a line each; ``debug`` lets tracebacks through."""
+    """Errors end with one red line and exit code 2, warnings are a line each; ``debug`` lets tracebacks through.
+
+    Ctrl-C ends with one line, too, and exit code 130, as of other programs.
+    """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -96,6 +99,9 @@ def plain_messages(debug: bool, quiet: bool) -> Iterator[None]:
             yield
     except typer.Exit:
         raise
+    except KeyboardInterrupt as stop:  # whoever knows what is kept has put it into words
+        console.print(f"interrupted{f'; {stop}' if str(stop) else ''}", style="yellow", markup=False)
+        raise typer.Exit(130) from stop
     except Exception as error:
         if debug:
             raise
@@ -104,6 +110,28 @@ def plain_messages(debug: bool, quiet: bool) -> Iterator[None]:
             text = f"{type(error).__name__}: {text} (unexpected; --debug shows where)"
         console.print(f"error: {text}", style="red", markup=False)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def telling_what_is_kept(estimator: Any) -> Iterator[None]:
+    """A fit that is interrupted says from where the same command goes on, or how another one could have."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(_what_is_kept(estimator)) from stop
+
+
+def _what_is_kept(estimator: Any) -> str:
+    from graphclust.training.checkpoint import is_checkpoint
+
+    if "checkpoint" not in estimator.get_params():
+        return "nothing was saved"
+    folder = estimator.checkpoint
+    if folder is None:
+        return "nothing was saved: add --set checkpoint=FOLDER to go on from where it stopped"
+    if is_checkpoint(folder):
+        return f"the same command goes on from {folder}"
+    return f"nothing was saved yet: the first checkpoint in {folder} was not due"
 
 
 def one_of(option: str, value: str, choices: Sequence[str]) -> str:
@@ -147,8 +175,8 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def refuse_used_folder(folder: Path, overwrite: bool) -> None:
-    """Checked before the work begins, so that an hour of training does not end with it."""
+def refuse_used_folder(folder: Path, overwrite: bool, files: Sequence[str] = ()) -> None:
+    """Checked before the work begins, so that an hour of training does not end with it; `files` will be written."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder with --out")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -156,6 +184,11 @@ def refuse_used_folder(folder: Path, overwrite: bool) -> None:
         raise ValueError(
             f"{folder} cannot be written, as {existing} allows no new files: name another with --out"
         )
+    for name in files:
+        if (folder / name).is_dir():
+            raise ValueError(
+                f"{folder / name} is a folder where a file is to be written: name another with --out"
+            )
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise ValueError(
             f"{folder} is not empty: name another folder with --out, or give --overwrite to replace the result in it"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from graphclust.cli._app import telling_what_is_kept
 from graphclust.cli._summary import print_summary
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def cluster_images(
     data = images.x if images.image_shape is None else images.x.reshape(-1, *images.image_shape)
     estimator = make_estimator(data)
     started = time.perf_counter()
-    estimator.fit(data)
+    with telling_what_is_kept(estimator):
+        estimator.fit(data)
     seconds = time.perf_counter() - started
     result = Result.write(out, images, estimator, source=str(source))
     for other in ("labels.csv", "overview.png"):  # of features that were clustered into this folder before

@@ -29,6 +29,7 @@ from graphclust.cli._app import (
     parse_settings,
     plain_messages,
     refuse_used_folder,
+    telling_what_is_kept,
 )
 from graphclust.cli._images import (
     Cache,
@@ -112,10 +113,12 @@ def cluster(
         from graphclust._files import read_features, replacing, write_labels
         from graphclust._storage import resolve
         from graphclust.images import is_image_source
+        from graphclust.methods.files import check_replaceable
 
         console = Console(quiet=quiet, highlight=False)
         table_path = out / f"labels.{one_of('--format', table_format or 'csv', ('csv', 'parquet'))}"
-        refuse_used_folder(out, overwrite)
+        refuse_used_folder(out, overwrite, ("labels.csv", "labels.parquet", "overview.png"))
+        check_replaceable(out / "model")
         given = {
             "n_neighbors": n_neighbors,
             "epsilon": None if epsilon is None else _parse_epsilon(epsilon),
@@ -172,7 +175,8 @@ def cluster(
         data = table.data()
         estimator = _estimator(method, chosen, data)
         started = time.perf_counter()
-        estimator.fit(data)
+        with telling_what_is_kept(estimator):
+            estimator.fit(data)
         seconds = time.perf_counter() - started
 
         out.mkdir(parents=True, exist_ok=True)

@@ -52,14 +52,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             yield partial
         return
     folder = place
-    if is_no_folder(folder):
-        raise ValueError(f"{folder} is a file: name a folder")
-    foreign = sorted({child.name for child in folder.glob("*")} - _FILES)
-    if foreign:
-        raise ValueError(
-            f"{folder} holds other files ({', '.join(foreign[:3])}), which saving would remove: name an empty or a "
-            "new folder"
-        )
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = scratch_beside(folder)
     shutil.rmtree(partial, ignore_errors=True)
@@ -72,6 +65,18 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         _take_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise ValueError when `folder` is a file, or holds anything that is not part of a saved estimator."""
+    if is_no_folder(folder):
+        raise ValueError(f"{folder} is a file: name a folder")
+    foreign = sorted({child.name for child in folder.glob("*")} - _FILES)
+    if foreign:
+        raise ValueError(
+            f"{folder} holds other files ({', '.join(foreign[:3])}), which saving would remove: name an empty or a "
+            "new folder"
+        )
 
 
 def _take_place(partial: Path, folder: Path) -> None:

@@ -37,6 +37,12 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], meta: dict[str, A
         save_file(separate, partial, metadata=header)
 
 
+def is_checkpoint(folder: str | Path) -> bool:
+    """Whether the folder, which may be at an address, holds a checkpoint; it is not read."""
+    place = resolve(folder)
+    return version_at(place) is not None if isinstance(place, str) else (place / FILE_NAME).exists()
+
+
 def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and meta data of the checkpoint in `folder`, None when there is none.
 
