@@ -525,6 +525,30 @@ class TestCluster:
         result = run("cluster", npy, "-o", tmp_path / "out", "-k", 501, "--debug", code=1)
         assert isinstance(result.exception, ValueError)
 
+    def test_the_picture_says_what_it_shows(
+        self, npy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from matplotlib.figure import Figure
+
+        drawn: list[Figure] = []
+        save = Figure.savefig
+        monkeypatch.setattr(
+            Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
+        )
+        x = np.load(npy)
+        np.save(tmp_path / "plane.npy", x[:, 20:22])
+        np.save(tmp_path / "images.npy", x.reshape(-1, 8, 8))
+        cases = [
+            (npy, "gcsc", "GCSC: 500 samples, 4 clusters", "layout of the sample graph."),
+            (npy, "kmeans", "KMeans: 500 samples, 4 clusters", "two principal components of the features."),
+            (tmp_path / "plane.npy", "kmeans", "KMeans: 500 samples, 4 clusters", "the two features."),
+            (tmp_path / "images.npy", "kmeans", "KMeans", "two principal components of the features."),
+        ]
+        for number, (file, method, title, positions) in enumerate(cases):
+            run("cluster", file, "-k", 4, "--method", method, "-o", tmp_path / str(number), "-q")
+            assert drawn[-1].get_suptitle() == title
+            assert drawn[-1].axes[0].get_xlabel().endswith(f"Positions: {positions}")
+
 
 class TestPredict:
     def test_labels_new_samples(

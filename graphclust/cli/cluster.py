@@ -238,10 +238,26 @@ def _draw(estimator: Any, table: FeatureTable, path: Path) -> None:
     positions = table.x if positions is None else positions
     # Beyond that the layout of the graph takes longer than a picture is worth; two principal components stay quick.
     layout: Literal["auto", "pca"] = "auto" if graph is not None and len(labels) <= 50_000 else "pca"
+    n_found = len(set(labels.tolist()))
+    clusters = "1 cluster" if n_found == 1 else f"{n_found} clusters"
+    name = type(estimator).__name__
     if table.image_shape is None:
-        figure = embedding_map(positions, labels, graph=graph, layout=layout)
+        title = f"{name}: {len(labels):,} samples, {clusters}"
+        figure = embedding_map(positions, labels, graph=graph, layout=layout, title=title)
     else:
         images = table.x.reshape(-1, *table.image_shape)
         probabilities = getattr(estimator, "probabilities_", None)
-        figure = overview(positions, labels, images, probabilities, graph=graph, layout=layout)
+        figure = overview(positions, labels, images, probabilities, graph=graph, layout=layout, title=name)
+    what = "features" if positions is table.x else "codes"
+    n_columns = positions.shape[1]
+    if n_columns > 2:
+        by_graph = graph is not None and layout == "auto"
+        what = "layout of the sample graph" if by_graph else f"two principal components of the {what}"
+    elif n_columns == 2:
+        what = f"the two {what}"
+    figure.axes[0].set_xlabel(
+        f"A point is a sample, its colour the cluster, whose number stands in its middle. Positions: {what}.",
+        loc="left",
+        fontsize=8.5,
+    )
     figure.savefig(path, dpi=110)
