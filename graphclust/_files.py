@@ -84,6 +84,7 @@ def read_features(
     ignore: Sequence[str] = (),
     names: str | None = None,
     columns: Sequence[str] | None = None,
+    by_command: bool = True,
 ) -> FeatureTable:
     """Read features, and true labels where asked for, from an array file or a table.
 
@@ -105,6 +106,8 @@ def read_features(
     columns : sequence of str, optional
         The features that a model was fitted to: of a table with a header these are taken, in this order, whatever else
         there is.
+    by_command : bool
+        Whether the caller has the options of the command line, for messages to name.
 
     Returns
     -------
@@ -145,10 +148,16 @@ def read_features(
         if suffix == ".npy":
             array, true = _read_npy(path, key, labels)
         elif suffix == ".npz":
-            array, true = _read_npz(path, key, labels)
+            array, true = _read_npz(path, key, labels, "key (--key)" if by_command else "column=")
         else:
             array, true, found, called = read_table(
-                path, key=key, labels=labels, ignore=ignore, names=names, columns=columns
+                path,
+                key=key,
+                labels=labels,
+                ignore=ignore,
+                names=names,
+                columns=columns,
+                by_command=by_command,
             )
     x, image_shape = _as_rows(array, path)
     if true is not None and true.shape != (len(x),):
@@ -189,7 +198,9 @@ def _read_npy(path: Path, key: str | None, labels: str | None) -> tuple[np.ndarr
     return np.load(path, mmap_mode="r", allow_pickle=False), true
 
 
-def _read_npz(path: Path, key: str | None, labels: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_npz(
+    path: Path, key: str | None, labels: str | None, option: str
+) -> tuple[np.ndarray, np.ndarray | None]:
     with np.load(path, allow_pickle=False) as arrays:
         names = list(arrays.files)
         if {"format", "shape", "data"} <= set(names):  # as scipy.sparse.save_npz writes it
@@ -204,7 +215,7 @@ def _read_npz(path: Path, key: str | None, labels: str | None) -> tuple[np.ndarr
             left = [name for name in names if name != labels]
             known = [name for name in _FEATURE_KEYS if name in left]
             if not known and len(left) != 1:
-                raise ValueError(f"{path} holds {listed(left)}: say with key (--key) which are the features")
+                raise ValueError(f"{path} holds {listed(left)}: say with {option} which are the features")
             key = known[0] if known else left[0]
         return arrays[key], None if labels is None else arrays[labels]
 

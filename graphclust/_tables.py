@@ -50,6 +50,7 @@ def read_table(
     ignore: Sequence[str] = (),
     names: str | None = None,
     columns: Sequence[str] | None = None,
+    by_command: bool = True,
 ) -> Table:
     """Read a table; see `graphclust._files.read_features`, which this is a part of.
 
@@ -82,11 +83,11 @@ def read_table(
     else:
         for name in _row_numbers(left):
             warnings.warn(
-                f"{path}: column {name!r} counts the rows and is taken as a feature; leave it out if it is their "
-                "number (--ignore)",
+                f"{path}: column {name!r} counts the rows and is taken as a feature; if it is their number, "
+                + _leaving_out(name, by_command),
                 stacklevel=2,
             )
-    return Table(_numbers(left, path), true, list(left.columns) if has_header else None, called)
+    return Table(_numbers(left, path, by_command), true, list(left.columns) if has_header else None, called)
 
 
 def _row_names(table: DataFrame) -> np.ndarray | None:
@@ -204,7 +205,14 @@ def _is_number(cell: str, decimal: str) -> bool:
     return True
 
 
-def _numbers(table: DataFrame, path: Path) -> np.ndarray:
+def _leaving_out(name: str, by_command: bool) -> str:
+    """How whoever reads a table leaves a column out: by an option, or where Python called, by pandas."""
+    if by_command:
+        return "leave the column out (--ignore)"
+    return f"read the table with pandas and pass it without the column, table.drop(columns=[{name!r}])"
+
+
+def _numbers(table: DataFrame, path: Path, by_command: bool) -> np.ndarray:
     import pandas as pd
 
     wrong = [
@@ -213,32 +221,37 @@ def _numbers(table: DataFrame, path: Path) -> np.ndarray:
         if not (pd.api.types.is_numeric_dtype(table[name]) or pd.api.types.is_bool_dtype(table[name]))
     ]
     if wrong:
-        raise ValueError(f"{path}: the values of {listed(wrong)} are not numbers{_example(table[wrong[0]])}")
+        raise ValueError(
+            f"{path}: the values of {listed(wrong)} are not numbers{_example(table[wrong[0]], by_command)}"
+        )
     missing = table.isna().any()
     if missing.any():
         name = missing.idxmax()
         row = int(np.flatnonzero(table[name].isna())[0])
         raise ValueError(
-            f"{path}: column {name!r} has no value in row {row} (from 0): fill it, or leave the column out (--ignore)"
+            f"{path}: column {name!r} has no value in row {row} (from 0): fill it, or "
+            + _leaving_out(str(name), by_command)
         )
     return table.to_numpy(dtype=np.float64 if (table.dtypes == np.float64).any() else np.float32)
 
 
-def _example(column: Series) -> str:
+def _example(column: Series, by_command: bool) -> str:
     """The first value of a column that is no number, and what to do: a single "?" needs another cure than names do."""
     import pandas as pd
 
     known = column.dropna()
     strange = known[pd.to_numeric(known, errors="coerce").isna()]
-    remedy = "leave the column out (--ignore), or name it as the true class (--labels)"
+    remedy = without = _leaving_out(str(column.name), by_command)
+    if by_command:
+        remedy += ", or name it as the true class (--labels)"
     if not len(strange):
         return f"; {remedy}"
     example = (
         f", for example {strange.iloc[0]!r} in row {int(np.flatnonzero(column.index == strange.index[0])[0])}"
     )
     if len(strange) < len(known):
-        return f"{example} (from 0; {len(strange)} of {len(column)}): correct them, or leave the column out (--ignore)"
-    if len(column) > 1 and known.is_unique:
+        return f"{example} (from 0; {len(strange)} of {len(column)}): correct them, or {without}"
+    if by_command and len(column) > 1 and known.is_unique:
         remedy += ", or as the samples' names (--names)"
     return f"{example} (from 0); {remedy}"
 

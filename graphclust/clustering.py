@@ -15,6 +15,7 @@ from graphclust._messages import meant, shown, unknown_parameters
 from graphclust.datasets import Dataset
 from graphclust.graph import SampleGraph
 from graphclust.methods import METHODS
+from graphclust.methods.inputs import as_frame
 
 #: Pictures up to this side are learnt from; larger ones need a pretrained network.
 _SMALL = 64
@@ -82,6 +83,7 @@ def cluster(
     images = None
     if isinstance(data, Dataset):
         data = data.samples()
+    data = as_frame(data)
     is_graph = isinstance(data, Data)
     _check_form(data)
     reading = {key: parameters.pop(key) for key in _READING if key in parameters and not is_graph}

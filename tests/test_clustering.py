@@ -128,6 +128,43 @@ def test_predict_is_what_fit_said_where_float32_leaves_few_samples() -> None:
     np.testing.assert_allclose(model.probabilities_.sum(axis=1), 1, atol=1e-5)
 
 
+def test_a_table_of_pyarrow(labels: np.ndarray) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    model = graphclust.cluster(pyarrow.Table.from_pandas(frame), 3)
+    np.testing.assert_array_equal(model.labels_, labels)
+    assert list(model.feature_names_in_) == list("abcd")
+    np.testing.assert_array_equal(model.predict(pyarrow.Table.from_pandas(frame[:9])), labels[:9])
+    with pytest.raises(TypeError, match="not numbers: 'kind'"):
+        graphclust.cluster(pyarrow.Table.from_pandas(frame.assign(kind="setosa")), 3)
+
+
+def test_a_file_is_spoken_of_in_python_s_terms(tmp_path: Path) -> None:
+    frame = pd.DataFrame(X, columns=list("abcd"))
+    kinds = frame.assign(kind="setosa")
+    gaps, counted = frame.mask(frame > 6), frame.assign(number=np.arange(150))
+    remedy = r"pass it without the column, table\.drop\(columns=\['%s'\]\)$"
+    for table, column in ((kinds, "kind"), (gaps, "a")):
+        table.to_csv(tmp_path / "a.csv", index=False)
+        with pytest.raises(ValueError, match=remedy % column):
+            graphclust.cluster(tmp_path / "a.csv", 3)
+    counted.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.warns(UserWarning, match=remedy % "number"):
+        graphclust.cluster(str(tmp_path / "a.csv"), 3, method="KMeans")
+    np.savez(tmp_path / "a.npz", first=X, second=X[:, :2])
+    with pytest.raises(ValueError, match="say with column= which are the features"):
+        graphclust.cluster(tmp_path / "a.npz", 3)
+    assert graphclust.cluster(tmp_path / "a.npz", 3, column="second", method="KMeans").n_features_in_ == 2
+
+
+def test_one_vector_a_row() -> None:
+    frame = pd.DataFrame({"name": "a", "v": list(X)})
+    with pytest.raises(TypeError, match=r"one vector a row, 'v': .*np\.stack\(X\['v'\]\)"):
+        graphclust.cluster(frame, 3)
+    with pytest.raises(ValueError, match=r"Series with one vector a row: .*np\.stack\(X\)"):
+        graphclust.cluster(pd.Series(list(X)), 3)
+
+
 def test_edges_in_another_form_are_not_overlooked() -> None:
     data = Data(x=torch.rand(20, 4), adj_t=torch.eye(20).to_sparse_csr())
     with pytest.raises(ValueError, match="adj_t"):

@@ -133,7 +133,7 @@ def _from_path(path: str, column: str | None) -> Source:
     if lowered.endswith(".parquet") and column is None and parquet_image_column(path) is not None:
         return Source(shown, list(parquet_images(os.path.abspath(path))))
     if lowered.endswith(READABLE):
-        table = read_features(path, key=column)
+        table = read_features(path, key=column, by_command=False)
         if table.image_shape is None:
             return Source(shown, features=table.x)
         return _from_array(

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -140,6 +141,7 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
             "graphclust.images.read_images(path, ...).x, files of features by numpy.load or pandas; graphclust.cluster "
             "takes paths, and so does graphclust.results.Result.predict"
         )
+    X = as_frame(X)
     if type(X).__module__.startswith("PIL.") and not reset:
         X = np.asarray(X)[None]  # one image
     if isinstance(X, (list, tuple)):
@@ -195,6 +197,11 @@ def read_features(estimator: Any, X: Input, *, reset: bool) -> Tensor:
         check_enough_samples(estimator.n_clusters, len(x))
         _warn_of_far_samples(x, "X")
     return x
+
+
+def as_frame(X: Any) -> Any:
+    """A table of pyarrow as a data frame, with its columns' names; what else X is, as it is."""
+    return X.to_pandas() if type(X).__module__.partition(".")[0] == "pyarrow" else X
 
 
 def _warn_of_far_samples(x: Tensor, name: str) -> None:
@@ -262,6 +269,10 @@ def check_pair(X: Sequence[Any]) -> None:
 
 def _check_matrix(X: Any) -> None:
     """ValueError for one row or column of numbers, and for complex ones, which scikit-learn would print whole."""
+    if getattr(X, "ndim", None) == 1 and _holds_vectors(X):
+        raise ValueError(
+            f"X is a {type(X).__name__} with one vector a row: pass them as a matrix, np.stack(X)"
+        )
     if getattr(X, "ndim", None) == 1:
         raise ValueError(
             f"X has shape [{len(X)}], but samples are rows [N, d]. Reshape your data: X.reshape(-1, 1) has one "
@@ -293,6 +304,11 @@ def _checked_columns(X: Any) -> Any:
             f"X has {Counter(X.columns)[repeated[0]]} columns named {repeated[0]!r}: give each a name of its own, or "
             "pass X.to_numpy()"
         )
+    vectors = [name for name in wrong if _holds_vectors(X[name])]
+    if vectors:
+        raise TypeError(
+            f"X has a column with one vector a row, {vectors[0]!r}: pass these as a matrix, np.stack(X[{vectors[0]!r}])"
+        )
     if wrong:
         shown = ", ".join(repr(name) for name in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
         raise TypeError(
@@ -301,6 +317,11 @@ def _checked_columns(X: Any) -> Any:
         )
     sparse = {name: kind.subtype for name, kind in X.dtypes.items() if hasattr(kind, "fill_value")}
     return X.astype(sparse) if sparse else X
+
+
+def _holds_vectors(column: Any) -> bool:
+    """Whether an array or column of objects holds rows of numbers."""
+    return len(column) > 0 and all(np.ndim(row) == 1 for row in islice(column, 10))
 
 
 def _holds_numbers(column: Any) -> bool:
