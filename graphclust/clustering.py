@@ -95,13 +95,13 @@ def cluster(
         data = (
             images.x if images.image_shape is None else images.x.reshape(len(images.x), *images.image_shape)
         )
-    name = suitable_method(data) if method == "auto" else _by_name(method)
+    name = suitable_method(data) if _is_auto(method) else _by_name(method)
     known = signature(METHODS[name]).parameters
     unknown = [parameter for parameter in parameters if parameter not in known]
     if unknown:
         raise TypeError(
             unknown_parameters(name, unknown, known)
-            + ("; method= names another one" if method == "auto" else "")
+            + ("; method= names another one" if _is_auto(method) else "")
         )
     parameters = {**few_samples(METHODS[name], data), **parameters}
     estimator = METHODS[name](
@@ -236,6 +236,10 @@ def _height_and_width(images: Any) -> tuple[int, int]:
     return images.shape[first], images.shape[first + 1]
 
 
+def _is_auto(method: Any) -> bool:
+    return isinstance(method, str) and method == "auto"
+
+
 def _by_name(method: Any) -> str:
     if isinstance(method, type) and method in METHODS.values():
         return method.__name__
@@ -248,9 +252,8 @@ def _by_name(method: Any) -> str:
     known = {name.lower(): name for name in METHODS}
     if not isinstance(method, str) or method.lower() not in known:
         hint = meant(method, METHODS) if isinstance(method, str) else ""
-        raise ValueError(
-            f"method={shown(method)} is unknown: {hint}Use 'auto' or one of {', '.join(METHODS)}"
-        )
+        hint += "Use" if hint else "use"
+        raise ValueError(f"method={shown(method)} is unknown: {hint} 'auto' or one of {', '.join(METHODS)}")
     return known[method.lower()]
 
 

@@ -201,6 +201,12 @@ def test_long_values_are_not_printed_whole() -> None:
         TypeError, match=r"^n_clusters=<ndarray of shape \[150\]> has type ndarray; pass a whole"
     ):
         graphclust.cluster(X, y)
+    with pytest.raises(ValueError, match=r"^method=<ndarray of shape \[150\]> is unknown: use 'auto' or"):
+        graphclust.cluster(X, method=y)
+    for name in ("conv", "epsilon", "hidden_channels"):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            graphclust.VGDCN(3, **{name: X}).fit(X)
+        assert "<ndarray of shape [150, 4]>" in str(caught.value) or len(str(caught.value)) < 200, name
     for name in ("random_state", "n_runs", "metric", "method"):
         with pytest.raises((TypeError, ValueError)) as caught:
             graphclust.cluster(X, 3, **{name: list(range(1000))})

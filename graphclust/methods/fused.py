@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from graphclust._checks import check_count, check_number
+from graphclust._messages import shown
 from graphclust.methods.deep_autoencoder import FineTuned
 from graphclust.methods.graph import GraphClusterer
 from graphclust.methods.starts import start_branch
@@ -75,7 +76,7 @@ class FusedClusterer(GraphClusterer, FineTuned):
         check_count(self.branch_epochs, "branch_epochs", 0)
         if isinstance(self.conv, str) and self.conv not in CONVOLUTIONS:
             raise ValueError(
-                f"conv={self.conv!r} is not known; choose one of {', '.join(map(repr, CONVOLUTIONS))}, or pass a "
+                f"conv={shown(self.conv)} is not known; choose one of {', '.join(map(repr, CONVOLUTIONS))}, or pass a "
                 "callable (in_channels, out_channels) -> PyG layer"
             )
         check_epsilon(self._epsilon(), self._n_layers - 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from graphclust._messages import shown
 from graphclust._progress import tracked
 from graphclust.images.encoders import EFFICIENTNET_LAYERS, make_encoder
 from graphclust.methods.views import View, n_different, view_of
@@ -36,7 +37,7 @@ def chosen_views(views: Any) -> Sequence[str]:
         return VIEWS
     chosen = () if views is None else views
     if isinstance(chosen, str) or not set(chosen) <= set(VIEWS):
-        raise ValueError(f"views={views!r} is unknown: use 'auto', None or some of {list(VIEWS)}")
+        raise ValueError(f"views={shown(views)} is unknown: use 'auto', None or some of {list(VIEWS)}")
     return tuple(chosen)
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphclust._checks import check_count
+from graphclust._messages import shown
 from graphclust.nn.autoencoder import Encoding
 
 Pair = tuple[int, int]
@@ -24,11 +25,11 @@ def check_image_shape(image_shape: Any, name: str = "image_shape") -> tuple[int,
     """Return (H, W) or (H, W, C) as (height, width, channels), all at least 1; else raise ValueError or TypeError."""
     if isinstance(image_shape, (str, numbers.Number)) or not hasattr(image_shape, "__len__"):
         raise TypeError(
-            f"{name}={image_shape!r} is no shape; give (height, width) or (height, width, channels)"
+            f"{name}={shown(image_shape)} is no shape; give (height, width) or (height, width, channels)"
         )
     if len(image_shape) not in (2, 3):
         raise ValueError(
-            f"{name}={image_shape!r} must be (height, width) or (height, width, channels), it has "
+            f"{name}={shown(image_shape)} must be (height, width) or (height, width, channels), it has "
             f"{len(image_shape)} numbers"
         )
     height, width, *channels = (check_count(size, f"a size of {name}") for size in image_shape)

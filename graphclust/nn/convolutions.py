@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch_geometric import nn as pyg
 from torch_geometric.utils import softmax
 
+from graphclust._messages import shown
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.sparse_features import compressed_features, sparse_linear
 
@@ -225,7 +226,7 @@ def make_convolution(conv: str | Convolution, in_channels: int, out_channels: in
     if isinstance(conv, str):
         if conv not in CONVOLUTIONS:
             raise ValueError(
-                f"conv is {conv!r}, it must be one of {sorted(CONVOLUTIONS)} or a callable "
+                f"conv is {shown(conv)}, it must be one of {sorted(CONVOLUTIONS)} or a callable "
                 "(in_channels, out_channels) -> PyG layer"
             )
         return CONVOLUTIONS[conv](in_channels, out_channels)
@@ -235,7 +236,7 @@ def make_convolution(conv: str | Convolution, in_channels: int, out_channels: in
             f"lambda i, o: {type(conv).__name__}(i, o)"
         )
     if not callable(conv):
-        raise TypeError(f"conv={conv!r} is a {type(conv).__name__}, it must be a name or a callable")
+        raise TypeError(f"conv={shown(conv)} is a {type(conv).__name__}, it must be a name or a callable")
     try:
         layer = conv(in_channels, out_channels)
     except Exception as error:  # what a layer of the user's makes of two numbers cannot be foreseen

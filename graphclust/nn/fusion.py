@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphclust._messages import shown
 from graphclust.nn.adjacency import Adjacency
 from graphclust.nn.convolutions import Convolution, layer_parts, make_convolution
 
@@ -106,7 +107,7 @@ def check_epsilon(epsilon: float | Sequence[float] | str, n_bridges: int) -> lis
     if isinstance(epsilon, str):
         if epsilon != "learn":
             raise ValueError(
-                f"epsilon is {epsilon!r}, it must be a number in [0, 1], a list of them or 'learn'"
+                f"epsilon is {shown(epsilon)}, it must be a number in [0, 1], a list of them or 'learn'"
             )
         return None
     try:
@@ -115,7 +116,7 @@ def check_epsilon(epsilon: float | Sequence[float] | str, n_bridges: int) -> lis
         values = [float(share) for share in shares]
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"epsilon={epsilon!r} must be a number in [0, 1], a list of them or 'learn'"
+            f"epsilon={shown(epsilon)} must be a number in [0, 1], a list of them or 'learn'"
         ) from error
     if len(values) != n_bridges:
         raise ValueError(
