@@ -12,7 +12,14 @@ from torch_geometric.data import Data
 from graphclust import estimate_n_clusters
 from graphclust.graph import replication
 from graphclust.graph.counting import LEAST_AGREEMENT
-from graphclust.graph.replication import VIEWS, Replication, propagation, spectral_positions
+from graphclust.graph.replication import (
+    VIEWS,
+    Replication,
+    _half_weights,
+    _principal,
+    propagation,
+    spectral_positions,
+)
 
 
 def blocks(
@@ -50,13 +57,28 @@ def as_data(a: sp.csr_matrix, x: np.ndarray) -> Data:
 class TestHalves:
     def test_share_no_edge_and_no_column(self) -> None:
         a, y = blocks([60, 60])
-        for split in Replication(points(y, 3.0), a)._splits:
-            first, second = split.weights
+        replication = Replication(points(y, 3.0), a)
+        for i in range(10):
+            split = replication._split(i)
+            first, second = (_half_weights(replication._edges, split.chosen, half) for half in (0, 1))
+            assert 0.3 * a.nnz < first.nnz < 0.7 * a.nnz
             assert (first.multiply(second)).nnz == 0
             np.testing.assert_array_equal((first + second).toarray(), a.toarray())
             assert sorted(np.concatenate(split.columns)) == list(range(16))
             degrees = [np.asarray(half.sum(axis=1)).ravel() for half in (first, second)]
             np.testing.assert_array_equal(split.rows, np.flatnonzero((degrees[0] > 0) & (degrees[1] > 0)))
+
+    def test_what_is_propagated_is_that_of_the_whole_half(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("graphclust.graph.replication._ROWS", 15)  # of 160 nodes
+        a, y = blocks([80, 80])
+        x = points(y, 3.0)
+        replication = Replication(x, a, seed=4)
+        split = replication._split(1)
+        assert len(split.rows) == 15
+        whole = propagation(_half_weights(replication._edges, split.chosen, 1))
+        expected = _principal((whole @ whole @ x[:, split.columns[1]])[split.rows], 4)
+        found = replication._half("both", 2, 1, 1)
+        np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)
 
     def test_the_agreement_is_that_of_halves_clustered_alone(self) -> None:
         a, y = blocks([80, 80, 80], degree=14.0)
