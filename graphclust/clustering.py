@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 from inspect import signature
 from typing import Any
 
@@ -61,7 +63,7 @@ def cluster(
     random_state : int, RandomState or None, default=0
         The only source of randomness.
     verbose : bool, default=False
-        Show progress.
+        Say on standard error what the data were taken for and which method clusters them, and show progress.
     **parameters
         Further parameters of the method; for images also `features`, `size`, `resize`, `mirror`, `column`, `cache`
         and `workers` of `graphclust.images.read_images` (``cluster("photos/", features="dinov2")``).
@@ -107,12 +109,30 @@ def cluster(
     estimator = METHODS[name](
         "auto" if n_clusters is None else n_clusters, random_state=random_state, **parameters
     )
-    if verbose and "verbose" in known:
-        estimator.set_params(verbose=True)
+    if verbose:
+        # What was taken for what decides most of the result, and nothing else tells before the end.
+        sys.stderr.write(f"graphclust: {_seen_as(data)}, clustered by {name}\n")
+        if "verbose" in known:
+            estimator.set_params(verbose=True)
     estimator.fit(data)
     if images is not None:
         estimator.images_ = images
     return estimator
+
+
+def _seen_as(data: Any) -> str:
+    """What `suitable_method` sees in the data, in words."""
+    x = sample_rows(data.x if isinstance(data, Data) else data)
+    samples = "samples" if x is None else f"{len(x):,} samples"
+    if isinstance(data, Data) and data.edge_index is not None and data.edge_index.numel():
+        return f"{samples} with {data.edge_index.shape[1]:,} edges"
+    if x is None or not _are_images(data.x if isinstance(data, Data) else data):
+        return f"{samples}, vectors" + ("" if x is None else f" of {x[0].numel():,} entries")
+    if x.ndim == 2:
+        side = math.isqrt(x.shape[1])
+        return f"{samples}, rows of {x.shape[1]} entries taken for images of {side} x {side}"
+    height, width = _height_and_width(x)
+    return f"{samples}, images of {height} x {width}"
 
 
 def _check_form(data: Any) -> None:

@@ -370,6 +370,39 @@ def test_curves_of_a_square_number_of_points_are_no_pictures(digits: tuple[np.nd
     assert suitable_method(digits[0]) == "LearnedGraphClustering"
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (
+            np.eye(40)[:, :6].repeat(1, axis=0),
+            "40 samples, vectors of 6 entries, clustered by ConsensusClustering",
+        ),
+        (np.zeros((40, 8, 6)), "40 samples, images of 8 x 6, clustered by LearnedGraphClustering"),
+        (
+            Data(x=torch.rand(9, 2), edge_index=torch.tensor([[0, 1], [1, 0]])),
+            "9 samples with 2 edges, clustered by",
+        ),
+    ],
+)
+def test_verbose_tells_what_was_seen(
+    data: Any, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ConsensusClustering", "LearnedGraphClustering", "GraphContrastClustering"):
+        monkeypatch.setattr(graphclust.methods.METHODS[name], "fit", lambda self, X: self)
+    graphclust.cluster(data, 3, verbose=True)
+    assert said in capsys.readouterr().err
+    graphclust.cluster(data, 3)
+    assert not capsys.readouterr().err
+
+
+def test_rows_taken_for_images_are_named(
+    digits: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphclust.LearnedGraphClustering, "fit", lambda self, X: self)
+    graphclust.cluster(digits[0][:300], 10, verbose=True)
+    assert "rows of 64 entries taken for images of 8 x 8" in capsys.readouterr().err
+
+
 def test_one_cluster_is_said_aloud() -> None:
     noise = np.random.default_rng(0).normal(size=(300, 5))
     with pytest.warns(UserWarning, match="all 300 samples are in one cluster.*give n_clusters"):

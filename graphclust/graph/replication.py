@@ -22,7 +22,7 @@ _ROWS = 5_000
 #: Samples that a comparison needs at least.
 _LEAST = 20
 #: Most N K^2, which the search for K eigenvectors takes time and N K memory by.
-_LARGEST_SEARCH = 500_000_000
+_LARGEST_SEARCH = 100_000_000
 #: Share of entries that are not zero, up to which features are compressed.
 _DENSITY = 0.05
 _STARTS, _HOPS = 3, 2
@@ -54,7 +54,7 @@ class Replication:
     - "features": the same of X.
     - "edges": eigenvectors of :math:`(D + \tau)^{-1/2} A (D + \tau)^{-1/2}` to the K largest eigenvalues, rows at
       length 1, with the mean degree :math:`\tau` (regularised spectral clustering, Qin & Rohe 2013). Not
-      looked at where :math:`N K^2` is above 5 * 10^8.
+      looked at where :math:`N K^2` is above 10^8.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ from graphclust.graph.replication import VIEWS as SPLIT_VIEWS
 from graphclust.graph.replication import Replication, spectral_positions
 from graphclust.graph.storage import checksum
 from graphclust.methods.ns4gc import NS4GC
-from graphclust.methods.starts import propagated
+from graphclust.methods.starts import propagated, rows_at_once
 from graphclust.nn.center_softmax import CenterSoftmax
 from graphclust.nn.graph_encoder import GraphEncoderNetwork
 from graphclust.nn.term_scale import TermScale
@@ -239,7 +239,7 @@ class GraphContrastClustering(NS4GC):
         assert edges is not None
         generator = torch.Generator().manual_seed(source.seed)
         model.head.fit_temperature(codes, edges.cpu(), generator)
-        blocks = (z.to(source.device) for z in codes.split(65536))
+        blocks = (z.to(source.device) for z in codes.split(rows_at_once(self.n_clusters_)))
         model.frequencies.set(sum(model.head(z).exp().sum(dim=0) for z in blocks))
 
     def _graph_codes(

@@ -19,7 +19,7 @@ from graphclust._checks import check_choice, check_count, check_number
 from graphclust.graph import SampleGraph
 from graphclust.methods.graph import GraphClusterer, unique_nodes
 from graphclust.methods.inputs import Input
-from graphclust.methods.starts import start_centers
+from graphclust.methods.starts import rows_at_once, start_centers
 from graphclust.nn.convolutions import CONVOLUTIONS, Convolution
 from graphclust.nn.graph_encoder import GraphEncoder, GraphEncoderNetwork
 from graphclust.nn.heads import StudentTAssignment
@@ -28,9 +28,6 @@ from graphclust.nn.term_scale import TermScale
 from graphclust.training.batches import Batch, BatchSource
 from graphclust.training.inference import collect, layerwise_outputs
 from graphclust.training.stage import Stage, Step
-
-#: Codes that are classified at once.
-_ROWS = 8192
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -59,7 +56,9 @@ class GraphCodes(GraphClusterer):
         codes = source.codes
         if codes is None:
             codes = torch.cat([codes for _, codes in self._graph_codes(self.model_, source, None)])
-        logits = (self._head_of(self.model_, block, source) for block in codes.split(_ROWS))
+        logits = (
+            self._head_of(self.model_, block, source) for block in codes.split(rows_at_once(self.n_clusters_))
+        )
         self.labels_, self.probabilities_ = collect(logits, len(codes))
         self.embedding_ = codes.float().numpy()
 

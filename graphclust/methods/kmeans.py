@@ -24,9 +24,11 @@ ENGINES = ("auto", "faiss", "sklearn")
 _ROUND = 10
 _FAISS_METRICS = ("euclidean", "cosine")
 _BLOCK_VALUES = 1 << 22
+#: Samples up to which every start runs to its end, and how many of them do beyond.
+_ALL_STARTS, _ENDED = 20_000, 3
 #: Samples that starts are compared on, in all and for each cluster, where there are more than twice as many.
 _COMPARED, _COMPARED_OF_EACH = 50_000, 256
-#: Iterations after which these are compared, and the least gain (a share) for which ten more over all samples pay.
+#: Iterations after which starts are compared, and the least gain (a share) for which ten more over all samples pay.
 _SHORT, _LEAST_GAIN = 30, 1e-4
 
 
@@ -93,12 +95,16 @@ def k_means(
     generator = np.random.RandomState(random_state % 2**32)
     seeds = generator.randint(2**31 - 1, size=n_init).tolist()
     few = max(_COMPARED, _COMPARED_OF_EACH * n_clusters)
-    if n_init > 1 and len(points) > 2 * few:
-        # Which start is best, a sample tells.
-        sample = points[np.sort(generator.choice(len(points), few, replace=False))]
-        short = (run(sample, seed, max_iter=min(max_iter, _SHORT)) for seed in seeds)
-        best = min(short, key=lambda found: found.inertia)
-        best = run(points, seeds[0], best.centers, tolerance=max(tolerance, _LEAST_GAIN))
+    if n_init > 1 and len(points) > _ALL_STARTS:
+        # Which start is best, some iterations tell, and of very many samples some of them.
+        sample, n_ended = points, _ENDED
+        if len(points) > 2 * few:
+            sample, n_ended = points[np.sort(generator.choice(len(points), few, replace=False))], 1
+            tolerance = max(tolerance, _LEAST_GAIN)
+        short = [run(sample, seed, max_iter=min(max_iter, _SHORT)) for seed in seeds]
+        ahead = sorted(short, key=lambda found: found.inertia)[:n_ended]
+        ended = (run(points, seeds[0], found.centers, tolerance=tolerance) for found in ahead)
+        best = min(ended, key=lambda found: found.inertia)
     else:
         best = min((run(points, seed) for seed in seeds), key=lambda found: found.inertia)
     centers = (best.centers * np.float64(unit) + origin).astype(np.float32)
@@ -188,10 +194,10 @@ class KMeans(CenterClusterer):
     report ACC 66.8 on USPS.
 
     Departures: each start is drawn by k-means++ instead of at random, for "manhattan" and "minkowski" with the terms of
-    the sum as weights. Beyond 100,000 samples (and 512 for each cluster) the starts are compared on a random half or
-    less, at least 50,000, after 30 iterations, and the best of them goes on with all samples, until it lowers the sum
-    by less than a ten-thousandth. Powers other than 1 and 2 take
-    about fifty times as long as the Euclidean metric.
+    the sum as weights. Beyond 20,000 samples the starts are compared after 30 iterations, and the best three go on;
+    beyond 100,000 (and 512 for each cluster) they are compared on a random half or less, at least 50,000, and the best
+    of them goes on with all samples, until it lowers the sum by less than a ten-thousandth. Powers other than 1 and 2
+    take about fifty times as long as the Euclidean metric.
 
     Parameters
     ----------

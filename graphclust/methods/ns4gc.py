@@ -39,7 +39,9 @@ class NS4GC(GraphEncoderClusterer):
     +- 0.3 there, where the defaults give 61.5 +- 1.5.
 
     Departures: the last term is a mean over all pairs of the batch with at most 1,024 of its samples, those that are
-    joined among them (`graphclust.nn.node_similarity`); the two directions of an edge are left out by themselves; any
+    joined among them (`graphclust.nn.node_similarity`); what is left of the edges in a view grows by 1 / (1 - p), with
+    the degrees of the whole graph, instead of being normalised anew; the two directions of an edge are left out by
+    themselves; any
     `conv`, and mini-batches.
 
     Parameters

@@ -22,11 +22,13 @@ from graphclust.nn.heads import GaussianMixture
 from graphclust.nn.networks import FusionNetwork
 from graphclust.nn.warm_start import warm_start
 from graphclust.training.batches import BatchSource
-from graphclust.training.inference import MOST_DENSE, in_blocks
+from graphclust.training.inference import in_blocks
 
 STARTS = ("linkage", "mixture")
 #: Steps over the graph that draw the samples of one dense region together.
 PROPAGATIONS = 16
+#: Entries of a table of samples by clusters that is held at a time.
+_TABLE = 1 << 24
 #: Entries of a table of samples by clusters, beyond which a mixture is fitted to some of the samples.
 _RESPONSIBILITIES = 50_000_000
 
@@ -130,14 +132,14 @@ def start_mixture(mixture: GaussianMixture, codes: Tensor, labels: Tensor) -> Te
 
 def _sums(rows: Tensor, labels: Tensor, n_clusters: int) -> Tensor:
     """Sum of the rows [N, d] of each cluster, [K, d]."""
-    step = _rows_at_once(n_clusters)
+    step = rows_at_once(n_clusters)
     parts = zip(rows.split(step), labels.split(step), strict=True)
     return sum(one_hot(part, n_clusters).to(rows.dtype).T @ block for block, part in parts)
 
 
-def _rows_at_once(n_clusters: int) -> int:
+def rows_at_once(n_clusters: int) -> int:
     """Samples whose table [n, K] is held: nothing of size N x K, however many samples there are."""
-    return max(1, int(MOST_DENSE) // n_clusters)
+    return max(1, _TABLE // n_clusters)
 
 
 @torch.no_grad()
@@ -170,7 +172,7 @@ def start_centers(
     options = {"n_init": 20} | k_means_options
     found = k_means(codes.float().numpy(), n_clusters, random_state=source.seed, **options)
     model.head.centers.copy_(torch.from_numpy(found.centers))
-    parts = codes.split(_rows_at_once(n_clusters))
+    parts = codes.split(rows_at_once(n_clusters))
     model.frequencies.set(sum(_assignments(model.head, part, source.device).sum(dim=0) for part in parts))
     return torch.from_numpy(found.labels)
 

@@ -115,6 +115,7 @@ class Adjacency:
         before.
         """
         kept = torch.rand(self.edge_weight.shape[0], device=self.edge_weight.device) >= share
+        kept = kept.nonzero().flatten()  # once: each selection by a mask would wait for the device
         thinned = Adjacency(
             self.edge_index[:, kept],
             self.edge_weight[kept] / (1 - share),

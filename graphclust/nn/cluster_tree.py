@@ -12,6 +12,8 @@ from graphclust.nn.precision import in_double, in_single
 
 #: A leaf with less than half a sample is dead.
 _DEAD = 0.5
+#: Codes whose table of leaves is held at a time.
+_ROWS = 8192
 
 
 class SplitNodes(NamedTuple):
@@ -120,14 +122,15 @@ class ClusterTree(nn.Module):
     @torch.no_grad()
     def update(self, z: Tensor, leaf: Tensor, n_samples: int) -> None:
         """Take a batch's codes [b, d] and their leaves [b] into weights and centres, and prune what has died."""
-        member = torch.zeros(len(z), self.max_leaves, device=z.device, dtype=self.centers.dtype)
-        member.scatter_(1, leaf[:, None], 1.0)
-        added = total(member.sum(dim=0))
+        own = torch.zeros_like(self.centers)
+        with in_single(z):
+            for codes, leaves in zip(z.detach().split(_ROWS), leaf.split(_ROWS), strict=True):
+                member = codes.new_zeros(len(codes), self.max_leaves, dtype=own.dtype)
+                own += member.scatter_(1, leaves[:, None], 1.0).T @ codes.to(own.dtype)
+        added = total(torch.bincount(leaf, minlength=self.max_leaves).to(own.dtype))
         kept = max(0.0, n_samples - float(added.sum())) / n_samples
         weights = kept * self.weights + added
         sums = (kept * self.weights)[:, None] * self.centers
-        with in_single(z):
-            own = member.T @ z.detach().to(self.centers.dtype)
         sums += total(own)
         self.centers.copy_(
             torch.where(weights[:, None] > 0, sums / weights.clamp_min(1e-12)[:, None], self.centers)

@@ -35,6 +35,9 @@ class HeldAssignments(nn.Module):
         self.encoder = copy.deepcopy(autoencoder.encoder).requires_grad_(False)
         self.head = copy.deepcopy(head).requires_grad_(False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self._n_seen: int | None = (
+            None  # the same number, known without waiting for the device; None: not read yet
+        )
         self.train()
 
     def train(self, mode: bool = True) -> HeldAssignments:
@@ -47,12 +50,20 @@ class HeldAssignments(nn.Module):
         self.encoder.load_state_dict(autoencoder.encoder.state_dict())
         self.head.load_state_dict(head.state_dict())
         self.seen.zero_()
+        self._n_seen = 0
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self._n_seen = None
 
     @torch.no_grad()
     def advance(self, autoencoder: Any, head: nn.Module, size: int, n_samples: int) -> None:
         """Called before each training step with the sizes of batch and data set; renews when the period is over."""
-        if int(self.seen) >= self.period * n_samples:
+        if self._n_seen is None:
+            self._n_seen = int(self.seen)
+        if self._n_seen >= self.period * n_samples:
             self.renew(autoencoder, head)
+        self._n_seen += size
         self.seen += size
 
     @torch.no_grad()

@@ -131,8 +131,7 @@ class BatchModularity(nn.Module):
             # Of several processes, the batch's parts together.
             share, whole = total(torch.cat([batch.new_tensor([1.0 / scale]), batch])).split([1, len(batch)])
             # Before the first batch nothing is known: that batch stands for all.
-            if not bool(kept.any()):
-                kept.copy_(whole / share)
+            kept.copy_(torch.where(kept.any(), kept, whole / share))
             kept.mul_(1.0 - share).add_(whole)
         scaled = scale * batch
         # A clone: the buffer itself changes with the next batch, maybe before this one's gradients are taken.

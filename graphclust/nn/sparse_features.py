@@ -54,11 +54,15 @@ def compressed_features(x: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor
     """x and its transpose in compressed rows, made once; None where x is not sparse, or not the same in every step."""
 
     def compress() -> tuple[Tensor, Tensor] | None:
-        if float((x != 0).float().mean()) > DENSITY:
+        if int(x.count_nonzero()) > DENSITY * x.numel():
             return None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            return x.float().to_sparse_csr(), x.float().t().contiguous().to_sparse_csr()
+            rows = x.float().to_sparse_csr()
+            # Its columns compressed are the rows of the transpose.
+            columns = rows.to_sparse_csc()
+            parts = (columns.ccol_indices(), columns.row_indices(), columns.values())
+            return rows, torch.sparse_csr_tensor(*parts, (x.shape[1], x.shape[0]), check_invariants=False)
 
     whole = adjacency.whole
     return whole.memo("sparse_features", compress) if whole.constant else None

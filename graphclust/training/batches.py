@@ -151,10 +151,16 @@ class BatchSource:
             if uses_graph:
                 edges, loops = self.weights
                 parts = (self.graph.edge_index, self.graph.edge_weight, edges, loops)
-                adjacency = Adjacency(*(part.to(self.device) for part in parts), constant=True)
+                adjacency = Adjacency(*(self._upload(part) for part in parts), constant=True)
             index = torch.arange(self.n_samples, device=self.device)
             self._full[uses_graph] = Batch(self.x.to(self.device), index, self.n_samples, adjacency)
         return self._full[uses_graph]
+
+    def _upload(self, part: Tensor) -> Tensor:
+        """A tensor of a batch on the device. From pinned memory a GPU reads it while the processor goes on."""
+        if self.device.type == "cuda" and not part.is_cuda:
+            part = part.pin_memory()
+        return part.to(self.device, non_blocking=True)
 
     def _generator(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + number)
@@ -162,7 +168,7 @@ class BatchSource:
     def _plain_batches(self, number: int, batch_size: int, share: Share) -> Iterator[Batch]:
         for whole in torch.randperm(self.n_samples, generator=self._generator(number)).split(batch_size):
             index = whole[share.of(len(whole))]
-            yield Batch(self.x[index].to(self.device), index, self.n_samples, whole=len(whole))
+            yield Batch(self._upload(self.x[index]), index, self.n_samples, whole=len(whole))
 
     def _graph_loader(self, batch_size: int, hops: int | None, share: Share) -> SeededNodeLoader:
         assert self.graph.edge_index is not None
@@ -197,14 +203,14 @@ class BatchSource:
         for place, part in enumerate(self._loader):
             factor = part.edge_weight
             adjacency = Adjacency(
-                part.edge_index.to(self.device),
-                (self.graph.edge_weight[part.e_id] * factor).to(self.device),
-                (edges[part.e_id] * factor).to(self.device),
-                loops[part.n_id].to(self.device),
+                self._upload(part.edge_index),
+                self._upload(self.graph.edge_weight[part.e_id] * factor),
+                self._upload(edges[part.e_id] * factor),
+                self._upload(loops[part.n_id]),
             )
             index = part.n_id[: part.batch_size]
             whole = min(batch_size, self.n_samples - place * batch_size)
-            yield Batch(part.x.to(self.device), index, self.n_samples, adjacency, whole)
+            yield Batch(self._upload(part.x), index, self.n_samples, adjacency, whole)
 
 
 def _of_part(sample: Callable[[Sequence[int]], Any], share: Share, seeds: Sequence[int]) -> Any:

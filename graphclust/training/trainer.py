@@ -305,6 +305,7 @@ class Trainer:
         running.objective.train()
         sums: dict[str, Tensor] = {}
         moved: Tensor | None = None
+        before = labels.to(self.device)  # read in every step
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         batches = run.batches.epoch(
             seed,
@@ -328,11 +329,11 @@ class Trainer:
             for name, term in {"loss": loss, **step.terms}.items():
                 sums[name] = sums.get(name, 0.0) + term.detach() * part
             if step.probabilities is not None:
-                new = step.probabilities.detach().argmax(dim=1).to("cpu", torch.int32)
-                index = batch.index.cpu()
-                moved = torch.zeros_like(labels) if moved is None else moved
+                new = step.probabilities.detach().argmax(dim=1).to(torch.int32)
+                index = batch.index.to(self.device)
+                moved = torch.zeros_like(before) if moved is None else moved
                 if batch.is_part or self.processes.is_first:
-                    moved[index] = new - labels[index]
+                    moved[index] = new - before[index]
         own = torch.tensor([float(value) for value in sums.values()], dtype=torch.float64)
         totals = self.processes.add_up(own).tolist()
         values = dict(zip(sums, totals, strict=True))
@@ -343,7 +344,7 @@ class Trainer:
             )
         record: dict[str, Any] = {"stage": stage.name, "epoch": epoch + 1, **values}
         if moved is not None:
-            moved = self.processes.add_up(moved)
+            moved = self.processes.add_up(moved.cpu())
             labels += moved
             record["changed"] = int(moved.count_nonzero()) / run.batches.n_samples
         return record | {

@@ -189,6 +189,10 @@ def test_starts_compared_on_a_sample(
     x = digits[0]
     settings: dict[str, Any] = {"metric": metric, "engine": engine, "random_state": 0}
     whole = KMeans(10, **settings).fit(x)
+    monkeypatch.setattr(kmeans, "_ALL_STARTS", 1000)
+    monkeypatch.setattr(kmeans, "_SHORT", 3)
+    ended = KMeans(10, **settings).fit(x)  # three of the starts alone
+    assert whole.inertia_ * 0.999999 <= ended.inertia_ < 1.01 * whole.inertia_
     monkeypatch.setattr(kmeans, "_COMPARED", 600)
     monkeypatch.setattr(kmeans, "_COMPARED_OF_EACH", 1)
     found = KMeans(10, **settings).fit(x)
