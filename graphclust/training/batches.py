@@ -72,7 +72,8 @@ class BatchSource:
     device : torch.device
     sampling : {"neighbors", "communities"}
         Of batches of the graph: some samples at random and neighbours sampled for them, or whole communities (of at
-        most a sixteenth of the batch, `graphclust.graph.communities`) and the edges among their samples.
+        most a sixteenth of the batch, `graphclust.graph.communities`) and the edges among their samples. Of several
+        processes each has some of a batch's communities, without the edges to the others.
     num_workers : int
         Processes that sample neighbours and read features ahead of the training, see
         `graphclust.graph.sampling.neighbor_loader`; the batches are the same with any number.

@@ -125,7 +125,7 @@ def test_no_table_of_all_samples_and_clusters_is_held(
         tables.append(found.numel())
         return found
 
-    monkeypatch.setattr(starts, "MOST_DENSE", 60)
+    monkeypatch.setattr(starts, "_TABLE", 60)
     monkeypatch.setattr(starts, "one_hot", lambda *a: watched(one_hot(*a)))
     monkeypatch.setattr(starts, "in_blocks", lambda *a, **options: watched(in_blocks(*a, **options)))
     parts = started()

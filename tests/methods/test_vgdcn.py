@@ -369,7 +369,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("parameters", "message"),
         [
-            ({"n_clusters": 3.0}, "n_clusters=3.0 has type float; pass a whole number"),
+            ({"n_clusters": 3.0}, "n_clusters=3.0 has type float; pass 3"),
             ({"epochs": "many"}, "epochs='many' has type str"),
             ({"tolerance": "low"}, "tolerance='low' has type str"),
             ({"num_neighbors": 5}, "num_neighbors=5 is no sequence"),
